@@ -1,0 +1,3 @@
+//! The `ottla` binary: everything it does is in [`ottla::cli`].
+
+fn main() {}
