@@ -1,1 +1,7 @@
 //! `io`
+
+pub mod chunk;
+pub mod disk;
+
+pub use chunk::Chunk;
+pub use disk::{Disk, File, OpenMode, RealDisk};
