@@ -40,7 +40,13 @@ impl<'a> RequestHeader<'a> {
     /// Reads the header of a frame (without its size) and returns it with a decoder that
     /// stands at the body.
     pub fn decode(frame: &'a Bytes) -> Result<(RequestHeader<'a>, Decoder<'a>), HeaderError> {
-        let mut d = Decoder::new(frame);
+        let (header, body_at) = Self::decode_borrowed(frame)?;
+        Ok((header, Decoder::at(frame, body_at)))
+    }
+
+    /// Reads the header and tells at which byte the body begins.
+    pub fn decode_borrowed(frame: &'a [u8]) -> Result<(RequestHeader<'a>, usize), HeaderError> {
+        let mut d = Decoder::borrowed(frame);
         let api_key = d.i16()?;
         let api_version = d.i16()?;
         let correlation_id = d.i32()?;
@@ -59,7 +65,7 @@ impl<'a> RequestHeader<'a> {
             correlation_id,
             client_id,
         };
-        Ok((header, d))
+        Ok((header, d.position()))
     }
 
     /// Whether the version has a codec and is stable.

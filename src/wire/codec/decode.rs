@@ -62,9 +62,10 @@ impl DecodeError {
 }
 
 /// A cursor over one frame. `Bytes` that it returns are slices of the frame and keep all
-/// of it alive.
+/// of it alive; over a borrowed slice they are copies.
 pub struct Decoder<'a> {
-    frame: &'a Bytes,
+    frame: &'a [u8],
+    owner: Option<&'a Bytes>,
     /// Invariant: `at <= end <= frame.len()`.
     at: usize,
     /// End of what may be read: of the frame, or of the tagged field being decoded.
@@ -82,8 +83,19 @@ impl<'a> Decoder<'a> {
     /// an empty rest.
     pub fn at(frame: &'a Bytes, offset: usize) -> Self {
         Decoder {
-            frame,
+            owner: Some(frame),
             at: offset.min(frame.len()),
+            ..Self::borrowed(frame)
+        }
+    }
+
+    /// Reads a frame that stays mutable elsewhere, such as a Produce whose batches are
+    /// patched in place.
+    pub fn borrowed(frame: &'a [u8]) -> Self {
+        Decoder {
+            frame,
+            owner: None,
+            at: 0,
             end: frame.len(),
             budget: Self::budget_bytes(frame.len()),
         }
@@ -241,8 +253,17 @@ impl<'a> Decoder<'a> {
     }
 
     pub fn nullable_bytes(&mut self, flex: bool) -> Result<Option<Bytes>, DecodeError> {
-        let range = self.nullable_range(flex)?;
-        Ok(range.map(|range| self.frame.slice(range)))
+        let Some(range) = self.nullable_range(flex)? else {
+            return Ok(None);
+        };
+        match self.owner {
+            Some(owner) => Ok(Some(owner.slice(range))),
+            None => {
+                let copied = &self.frame[range];
+                self.charge(copied.len())?;
+                Ok(Some(Bytes::copy_from_slice(copied)))
+            }
+        }
     }
 
     pub fn bytes(&mut self, flex: bool) -> Result<Bytes, DecodeError> {
