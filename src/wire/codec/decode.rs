@@ -63,6 +63,7 @@ impl DecodeError {
 
 /// A cursor over one frame. `Bytes` that it returns are slices of the frame and keep all
 /// of it alive; over a borrowed slice they are copies.
+#[derive(Clone)]
 pub struct Decoder<'a> {
     frame: &'a [u8],
     owner: Option<&'a Bytes>,
