@@ -108,6 +108,10 @@ pub trait Disk: fmt::Debug {
     /// Names in the directory, sorted; names that aren't UTF-8 are left out.
     fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
 
+    /// The directory itself, so that [`Disk::sync_dir`] can be done on a ring: syncing
+    /// this file does the same. Nothing else can be done with it.
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+
     /// Makes names created, renamed and removed in the directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
@@ -184,6 +188,10 @@ impl Disk for RealDisk {
         }
         entries.sort();
         Ok(entries)
+    }
+
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(RealFile(std::fs::File::open(path)?)))
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
@@ -361,6 +369,7 @@ mod tests {
             .collect();
         assert_eq!(names, [("a".into(), false), ("b".into(), true)]);
         disk.sync_dir(dir.path()).unwrap();
+        disk.open_dir(dir.path()).unwrap().sync_data().unwrap();
         disk.rename(&dir.path().join("a"), &dir.path().join("z"))
             .unwrap();
         assert!(!disk.exists(&dir.path().join("a")).unwrap());
