@@ -327,6 +327,17 @@ impl<'a> Decoder<'a> {
         decode(self).map(Some)
     }
 
+    /// The same as the payload of a tagged field, where Kafka has another marker.
+    pub fn nullable_tagged_struct<T>(
+        &mut self,
+        decode: impl FnOnce(&mut Self) -> Result<T, DecodeError>,
+    ) -> Result<Option<T>, DecodeError> {
+        if self.uvarint()? == 0 {
+            return Ok(None);
+        }
+        decode(self).map(Some)
+    }
+
     /// A section of tagged fields. `known` decodes the field of a tag and says so; it returns
     /// false, having read nothing, for a tag that the version doesn't have, which is skipped.
     pub fn tags(

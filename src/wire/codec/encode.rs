@@ -161,6 +161,16 @@ pub fn put_nullable_struct<T>(
     Ok(())
 }
 
+/// The same as the payload of a tagged field, where Kafka has another marker.
+pub fn put_nullable_tagged_struct<T>(
+    out: &mut BytesMut,
+    value: Option<&T>,
+    encode: impl FnOnce(&mut BytesMut, &T) -> Result<(), EncodeError>,
+) -> Result<(), EncodeError> {
+    out.put_u8(value.is_some().into());
+    value.map_or(Ok(()), |value| encode(out, value))
+}
+
 // Elements of arrays.
 
 pub fn put_i8(out: &mut BytesMut, value: &i8) -> Result<(), EncodeError> {

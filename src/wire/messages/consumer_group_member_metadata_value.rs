@@ -6,7 +6,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 
 use crate::wire::codec::{
     DecodeError, Decoder, EncodeError, Message, begin_tags, json, put_array, put_bytes,
-    put_no_tags, put_nullable_string, put_nullable_struct, put_string, put_strings, put_tag,
+    put_no_tags, put_nullable_string, put_nullable_tagged_struct, put_string, put_strings, put_tag,
 };
 
 #[derive(Clone, Debug, PartialEq)]
@@ -62,7 +62,7 @@ impl Message for ConsumerGroupMemberMetadataValue {
             match tag {
                 0 => {
                     m.classic_member_metadata =
-                        d.nullable_struct(|d| ClassicMemberMetadata::decode(d, version))?
+                        d.nullable_tagged_struct(|d| ClassicMemberMetadata::decode(d, version))?
                 }
                 _ => return Ok(false),
             }
@@ -85,7 +85,7 @@ impl Message for ConsumerGroupMemberMetadataValue {
         let tags = begin_tags(out);
         if self.classic_member_metadata != Some(ClassicMemberMetadata::default()) {
             put_tag(out, &tags, 0, |out| {
-                put_nullable_struct(out, self.classic_member_metadata.as_ref(), |out, v| {
+                put_nullable_tagged_struct(out, self.classic_member_metadata.as_ref(), |out, v| {
                     v.encode(out, version)
                 })
             })?;
