@@ -1,0 +1,414 @@
+//! The node's typed configuration, read once at start and immutable from then on.
+//!
+//! Fields carry Kafka's names; times are in the unit of their name, sizes in bytes.
+//! What can change while running is read through [`super::Layers`] instead
+//! ([`DynamicConfig`], [`super::TopicConfig`]).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::base::BrokerId;
+
+use super::layers::{ConfigMap, Layers, Reader};
+use super::listeners::Listeners;
+
+/// Everything that the parts of a node need to know at start.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    pub roles: Roles,
+    /// None: a node id is drawn at first start and kept in meta.properties.
+    pub node_id: Option<BrokerId>,
+    pub rack: Option<String>,
+    pub listeners: Listeners,
+    /// Static quorum (`controller.quorum.voters`); empty with a dynamic one.
+    pub quorum_voters: Vec<Voter>,
+    /// Host and port of each of `controller.quorum.bootstrap.servers`.
+    pub quorum_bootstrap_servers: Vec<(String, u16)>,
+    /// At least one.
+    pub log_dirs: Vec<PathBuf>,
+    /// The first of `log_dirs` unless set.
+    pub metadata_log_dir: PathBuf,
+    pub runtime: RuntimeConfig,
+    pub network: NetworkConfig,
+    pub fetch: FetchConfig,
+    pub topics: TopicDefaults,
+    pub log: LogManagerConfig,
+    pub group: GroupCoordinatorConfig,
+    pub transaction: TransactionConfig,
+    pub metadata: MetadataConfig,
+    /// Keys and values of the file and the command line: the bottom layer for
+    /// [`super::TopicConfig`] and DescribeConfigs.
+    pub fixed: Arc<ConfigMap>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Roles {
+    pub broker: bool,
+    pub controller: bool,
+}
+
+/// One entry of `controller.quorum.voters`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Voter {
+    pub id: BrokerId,
+    pub host: String,
+    pub port: u16,
+}
+
+/// Ottla's own settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeConfig {
+    pub cores: Cores,
+    /// How long an idle event loop looks for work before it sleeps.
+    pub spin_us: u32,
+    pub fetch_path: FetchPath,
+    /// A tracing filter.
+    pub log_level: String,
+}
+
+/// `ottla.cores`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cores {
+    /// One event loop for each CPU that the process may use, pinned to it.
+    Auto,
+    /// That many event loops, 1 to [`Cores::MAX`]; pinned if there are as many CPUs.
+    Count(usize),
+    /// One event loop on each of these CPUs, without repetition.
+    Cpus(Vec<usize>),
+}
+
+/// `ottla.fetch.path`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchPath {
+    /// Chosen for each read.
+    Auto,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct NetworkConfig {
+    /// A larger request closes its connection before anything is allocated for it.
+    pub socket_request_max_bytes: i32,
+    pub socket_listen_backlog_size: i32,
+    /// -1 leaves the system's default.
+    pub socket_send_buffer_bytes: i32,
+    /// -1 leaves the system's default.
+    pub socket_receive_buffer_bytes: i32,
+    pub connections_max_idle_ms: i64,
+    pub queued_max_request_bytes: Option<i64>,
+    pub request_timeout_ms: i32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct FetchConfig {
+    pub fetch_max_bytes: i32,
+    pub max_incremental_fetch_session_cache_slots: i32,
+    pub max_request_partition_size_limit: i32,
+}
+
+/// What a new topic gets.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TopicDefaults {
+    pub num_partitions: i32,
+    pub default_replication_factor: i16,
+    pub auto_create_topics_enable: bool,
+    pub delete_topic_enable: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogManagerConfig {
+    pub log_retention_check_interval_ms: i64,
+    pub log_flush_scheduler_interval_ms: i64,
+    pub log_flush_offset_checkpoint_interval_ms: i32,
+    pub log_flush_start_offset_checkpoint_interval_ms: i32,
+    pub log_initial_task_delay_ms: i64,
+    pub replica_high_watermark_checkpoint_interval_ms: i64,
+    pub num_recovery_threads_per_data_dir: i32,
+    pub producer_id_expiration_check_interval_ms: i32,
+    pub replica_lag_time_max_ms: i64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupCoordinatorConfig {
+    pub group_min_session_timeout_ms: i32,
+    pub group_max_session_timeout_ms: i32,
+    pub group_initial_rebalance_delay_ms: i32,
+    pub group_max_size: i32,
+    pub offset_metadata_max_bytes: i32,
+    pub offsets_commit_timeout_ms: i32,
+    pub offsets_load_buffer_size: i32,
+    pub offsets_retention_minutes: i32,
+    pub offsets_retention_check_interval_ms: i64,
+    pub offsets_topic_num_partitions: i32,
+    pub offsets_topic_replication_factor: i16,
+    pub offsets_topic_segment_bytes: i32,
+    /// Codec number of batches in `__consumer_offsets`: 0 none, 1 gzip, 2 snappy, 3 lz4,
+    /// 4 zstd.
+    pub offsets_topic_compression_codec: i32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct TransactionConfig {
+    pub transaction_max_timeout_ms: i32,
+    pub transaction_state_log_num_partitions: i32,
+    pub transaction_state_log_replication_factor: i16,
+    pub transaction_state_log_min_isr: i32,
+    pub transaction_state_log_segment_bytes: i32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct MetadataConfig {
+    pub metadata_max_idle_interval_ms: i32,
+    pub metadata_log_segment_bytes: i32,
+    pub metadata_log_segment_ms: i64,
+    pub controller_quorum_append_linger_ms: i32,
+    pub controller_quorum_election_timeout_ms: i32,
+    pub broker_heartbeat_interval_ms: i32,
+    pub broker_session_timeout_ms: i32,
+}
+
+/// Broker settings that may change while running and belong to no topic.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DynamicConfig {
+    pub max_connections: i32,
+    pub max_connections_per_ip: i32,
+    /// `host:count` entries as written.
+    pub max_connections_per_ip_overrides: String,
+    pub producer_id_expiration_ms: i32,
+}
+
+impl NodeConfig {
+    /// Reads the typed view out of checked values. `fixed` has passed
+    /// [`super::load`]'s checks of each value by itself.
+    pub(super) fn read(fixed: Arc<ConfigMap>, listeners: Listeners, reader: &Reader<'_>) -> Self {
+        let r = reader;
+        let roles = r.list("process.roles");
+        let has_role = |name: &str| roles.iter().any(|role| role == name);
+        let log_dirs = log_dirs(r);
+        let metadata_log_dir = r
+            .opt_text("metadata.log.dir")
+            .map_or_else(|| log_dirs[0].clone(), PathBuf::from);
+        NodeConfig {
+            roles: Roles {
+                broker: has_role("broker"),
+                controller: has_role("controller"),
+            },
+            node_id: node_id(r),
+            rack: r.opt_text("broker.rack"),
+            listeners,
+            quorum_voters: r
+                .list("controller.quorum.voters")
+                .iter()
+                .filter_map(|v| voter(v))
+                .collect(),
+            quorum_bootstrap_servers: r
+                .list("controller.quorum.bootstrap.servers")
+                .iter()
+                .filter_map(|server| super::value::split_endpoint(server))
+                .map(|(host, port)| (host.to_owned(), port))
+                .collect(),
+            log_dirs,
+            metadata_log_dir,
+            runtime: runtime(r),
+            network: network(r),
+            fetch: FetchConfig {
+                fetch_max_bytes: r.int("fetch.max.bytes"),
+                max_incremental_fetch_session_cache_slots: r
+                    .int("max.incremental.fetch.session.cache.slots"),
+                max_request_partition_size_limit: r.int("max.request.partition.size.limit"),
+            },
+            topics: TopicDefaults {
+                num_partitions: r.int("num.partitions"),
+                // An INT in Kafka, though a replication factor has 16 bits everywhere else.
+                default_replication_factor: i16::try_from(r.int("default.replication.factor"))
+                    .unwrap_or(i16::MAX),
+                auto_create_topics_enable: r.boolean("auto.create.topics.enable"),
+                delete_topic_enable: r.boolean("delete.topic.enable"),
+            },
+            log: log_manager(r),
+            group: group(r),
+            transaction: TransactionConfig {
+                transaction_max_timeout_ms: r.int("transaction.max.timeout.ms"),
+                transaction_state_log_num_partitions: r.int("transaction.state.log.num.partitions"),
+                transaction_state_log_replication_factor: r
+                    .short("transaction.state.log.replication.factor"),
+                transaction_state_log_min_isr: r.int("transaction.state.log.min.isr"),
+                transaction_state_log_segment_bytes: r.int("transaction.state.log.segment.bytes"),
+            },
+            metadata: MetadataConfig {
+                metadata_max_idle_interval_ms: r.int("metadata.max.idle.interval.ms"),
+                metadata_log_segment_bytes: r
+                    .opt_int("internal.metadata.log.segment.bytes")
+                    .unwrap_or_else(|| r.int("metadata.log.segment.bytes")),
+                metadata_log_segment_ms: r.long("metadata.log.segment.ms"),
+                controller_quorum_append_linger_ms: r.int("controller.quorum.append.linger.ms"),
+                controller_quorum_election_timeout_ms: r
+                    .int("controller.quorum.election.timeout.ms"),
+                broker_heartbeat_interval_ms: r.int("broker.heartbeat.interval.ms"),
+                broker_session_timeout_ms: r.int("broker.session.timeout.ms"),
+            },
+            fixed,
+        }
+    }
+
+    /// The layers of this node without anything dynamic.
+    pub fn layers(&self) -> Layers<'_> {
+        Layers::of_node(&self.fixed)
+    }
+}
+
+impl DynamicConfig {
+    pub fn effective(layers: &Layers<'_>) -> DynamicConfig {
+        DynamicConfig::read(&Reader::new(*layers))
+    }
+
+    pub(super) fn read(r: &Reader<'_>) -> DynamicConfig {
+        DynamicConfig {
+            max_connections: r.int("max.connections"),
+            max_connections_per_ip: r.int("max.connections.per.ip"),
+            max_connections_per_ip_overrides: r.text("max.connections.per.ip.overrides"),
+            producer_id_expiration_ms: r.int("producer.id.expiration.ms"),
+        }
+    }
+}
+
+impl Cores {
+    /// More event loops than this are refused.
+    pub const MAX: usize = 256;
+
+    pub(super) fn parse(text: &str) -> Option<Cores> {
+        if text == "auto" {
+            return Some(Cores::Auto);
+        }
+        if let Ok(count) = text.parse::<usize>() {
+            return (1..=Cores::MAX)
+                .contains(&count)
+                .then_some(Cores::Count(count));
+        }
+        let mut cpus = Vec::new();
+        for part in text.split(',').map(str::trim) {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let (first, last) = (first.parse::<usize>().ok()?, last.parse::<usize>().ok()?);
+            if first > last || last - first >= Cores::MAX {
+                return None;
+            }
+            for cpu in first..=last {
+                if cpus.contains(&cpu) || cpus.len() == Cores::MAX {
+                    return None;
+                }
+                cpus.push(cpu);
+            }
+        }
+        Some(Cores::Cpus(cpus))
+    }
+}
+
+/// `node.id`, or its older name. Kafka's -1 of broker.id means "none".
+pub(super) fn node_id(r: &Reader<'_>) -> Option<BrokerId> {
+    r.opt_int("node.id")
+        .or_else(|| r.opt_int("broker.id").filter(|id| *id >= 0))
+        .map(BrokerId)
+}
+
+fn log_dirs(r: &Reader<'_>) -> Vec<PathBuf> {
+    let dirs = r.opt_list("log.dirs").unwrap_or_else(|| r.list("log.dir"));
+    assert!(
+        !dirs.is_empty(),
+        "both keys are checked to name a directory"
+    );
+    dirs.into_iter().map(PathBuf::from).collect()
+}
+
+fn voter(entry: &str) -> Option<Voter> {
+    let (id, endpoint) = entry.split_once('@')?;
+    let (host, port) = super::value::split_endpoint(endpoint)?;
+    Some(Voter {
+        id: BrokerId(id.parse().ok()?),
+        host: host.to_owned(),
+        port,
+    })
+}
+
+fn runtime(r: &Reader<'_>) -> RuntimeConfig {
+    RuntimeConfig {
+        cores: Cores::parse(&r.text("ottla.cores")).expect("the table's check parses it"),
+        spin_us: u32::try_from(r.int("ottla.spin.us")).expect("the table's bound is 0"),
+        fetch_path: match r.text("ottla.fetch.path").as_str() {
+            "auto" => FetchPath::Auto,
+            other => panic!("the table doesn't allow fetch path `{other}`"),
+        },
+        log_level: r.text("ottla.log.level"),
+    }
+}
+
+fn network(r: &Reader<'_>) -> NetworkConfig {
+    NetworkConfig {
+        socket_request_max_bytes: r.int("socket.request.max.bytes"),
+        socket_listen_backlog_size: r.int("socket.listen.backlog.size"),
+        socket_send_buffer_bytes: r.int("socket.send.buffer.bytes"),
+        socket_receive_buffer_bytes: r.int("socket.receive.buffer.bytes"),
+        connections_max_idle_ms: r.long("connections.max.idle.ms"),
+        queued_max_request_bytes: Some(r.long("queued.max.request.bytes")).filter(|n| *n > 0),
+        request_timeout_ms: r.int("request.timeout.ms"),
+    }
+}
+
+fn log_manager(r: &Reader<'_>) -> LogManagerConfig {
+    LogManagerConfig {
+        log_retention_check_interval_ms: r.long("log.retention.check.interval.ms"),
+        log_flush_scheduler_interval_ms: r.long("log.flush.scheduler.interval.ms"),
+        log_flush_offset_checkpoint_interval_ms: r.int("log.flush.offset.checkpoint.interval.ms"),
+        log_flush_start_offset_checkpoint_interval_ms: r
+            .int("log.flush.start.offset.checkpoint.interval.ms"),
+        log_initial_task_delay_ms: r.long("log.initial.task.delay.ms"),
+        replica_high_watermark_checkpoint_interval_ms: r
+            .long("replica.high.watermark.checkpoint.interval.ms"),
+        num_recovery_threads_per_data_dir: r.int("num.recovery.threads.per.data.dir"),
+        producer_id_expiration_check_interval_ms: r.int("producer.id.expiration.check.interval.ms"),
+        replica_lag_time_max_ms: r.long("replica.lag.time.max.ms"),
+    }
+}
+
+fn group(r: &Reader<'_>) -> GroupCoordinatorConfig {
+    GroupCoordinatorConfig {
+        group_min_session_timeout_ms: r.int("group.min.session.timeout.ms"),
+        group_max_session_timeout_ms: r.int("group.max.session.timeout.ms"),
+        group_initial_rebalance_delay_ms: r.int("group.initial.rebalance.delay.ms"),
+        group_max_size: r.int("group.max.size"),
+        offset_metadata_max_bytes: r.int("offset.metadata.max.bytes"),
+        offsets_commit_timeout_ms: r.int("offsets.commit.timeout.ms"),
+        offsets_load_buffer_size: r.int("offsets.load.buffer.size"),
+        offsets_retention_minutes: r.int("offsets.retention.minutes"),
+        offsets_retention_check_interval_ms: r.long("offsets.retention.check.interval.ms"),
+        offsets_topic_num_partitions: r.int("offsets.topic.num.partitions"),
+        offsets_topic_replication_factor: r.short("offsets.topic.replication.factor"),
+        offsets_topic_segment_bytes: r.int("offsets.topic.segment.bytes"),
+        offsets_topic_compression_codec: r.int("offsets.topic.compression.codec"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cores_are_auto_a_number_or_cpus() {
+        assert_eq!(Cores::parse("auto"), Some(Cores::Auto));
+        assert_eq!(Cores::parse("4"), Some(Cores::Count(4)));
+        assert_eq!(Cores::parse("0,2-3"), Some(Cores::Cpus(vec![0, 2, 3])));
+        assert_eq!(Cores::parse("1-1"), Some(Cores::Cpus(vec![1])));
+        for text in [
+            "",
+            "0",
+            "257",
+            "-1",
+            "a",
+            "1,1",
+            "3-2",
+            "0-999999999999",
+            "0,",
+            "1-2-3",
+        ] {
+            assert_eq!(Cores::parse(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Our own properties. They live in the file, on the command line or on a BROKER
+//! resource only: a Kafka controller drops topic configs it doesn't know.
+
+use super::*;
+
+declare! { OTTLA: Broker;
+    "ottla.cores", String, V("auto"), Cores, High, AtStart,
+        "Event loops: auto (one for each CPU, pinned), a number, or a list of CPUs such as 0,2-3.";
+    "ottla.spin.us", Int, V("50"), Between(0, 1000), Medium, AtStart,
+        "Microseconds that an idle event loop looks for work before it sleeps; 0 sleeps at once.";
+    "ottla.fetch.path", String, V("auto"), OneOf(&["auto"]), Low, AtStart,
+        "How records travel from a log to a socket; auto chooses for each read.";
+    "ottla.log.level", String, V("info"), NonEmpty, Medium, AtStart,
+        "What is reported on stderr: error, warn, info, debug, trace, or target=level pairs.";
+}
