@@ -1,7 +1,43 @@
-//! `io`
+//! Layer 3: the seam between Ottla and the machine. One [`Rt`] per core gives tasks, time,
+//! sleeps, TCP and files; nothing above this module knows how they are done.
+//!
+//! ```text
+//! core       a core's thread, its loop, its end
+//! executor   tasks in weighted queues, with an exact count of what is runnable
+//! driver     the core's io_uring: operations, receive buffers, parking, doorbell
+//! net        listeners and streams over the driver
+//! timers     sleeps on a timing wheel
+//! local      oneshot, notify, mpsc and deadlines among the tasks of a core
+//! disk       files, synchronous
+//! seam       what a simulated core does instead
+//! ```
+//! Everything here belongs to one core and stays on its thread, except `Stopper`,
+//! `DetachedStream` and `File`s.
 
-pub mod chunk;
+mod chunk;
+mod config;
+mod core;
 pub mod disk;
+mod driver;
+mod executor;
+pub mod local;
+mod net;
+mod rt;
+pub(crate) mod seam;
+mod send_queue;
+mod timers;
 
+pub use self::core::{CoreHandle, run_core};
 pub use chunk::Chunk;
+pub use config::{Backend, CoreConfig, StartError, check_memlock};
 pub use disk::{Disk, File, OpenMode, RealDisk};
+pub use driver::DriverStats;
+pub use executor::Queue;
+pub use net::{DetachedStream, ListenOptions, Listener, Stream};
+pub use rt::{IoStats, Rt, Stopper};
+pub use send_queue::SendQueue;
+pub use timers::Sleep;
+
+pub(crate) use driver::Bell;
+pub(crate) use executor::{Executor, Host, RunQueues};
+pub(crate) use rt::Poller;

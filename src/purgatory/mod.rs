@@ -6,3 +6,4 @@
 //! Operations complete by signal, never by polling: `shard::partition` tells each change.
 
 pub mod watch;
+pub mod wheel;

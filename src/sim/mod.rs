@@ -1,1 +1,100 @@
-//! `sim`
+//! A whole world in one thread, under a seed: clock, executor, network, disks. What runs
+//! in it is the product's own code over the same `io::Rt`.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! ottla::sim::run(7, |sim| {
+//!     let node = sim.add_node(2);
+//!     let cores = sim.boot(node);
+//!     let rt = cores[0].clone();
+//!     sim.block_on(&cores[0], Duration::from_secs(10), async move {
+//!         rt.sleep(Duration::from_secs(5)).await;
+//!     });
+//! });
+//! ```
+
+mod core;
+mod world;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+pub use world::NodeId;
+use world::World;
+
+use crate::base::Nanos;
+use crate::io::Rt;
+
+/// The world, as the scenario sees it.
+pub struct Sim {
+    world: Rc<World>,
+    seed: u64,
+}
+
+/// Runs a scenario in a world of its own. When it panics, the seed that replays it is
+/// printed.
+pub fn run<T>(seed: u64, scenario: impl FnOnce(&Sim) -> T) -> T {
+    let sim = Sim {
+        world: World::new(seed),
+        seed,
+    };
+    scenario(&sim)
+}
+
+impl Sim {
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    pub fn now(&self) -> Nanos {
+        self.world.now()
+    }
+
+    /// Adds a node that is down.
+    pub fn add_node(&self, cores: usize) -> NodeId {
+        self.world.add_node(cores)
+    }
+
+    /// Boots a node that is down; gives its cores, which have no task yet.
+    pub fn boot(&self, node: NodeId) -> Vec<Rt> {
+        self.world.boot(node)
+    }
+
+    /// Stops a node in good order: its tasks are dropped, its disk keeps everything.
+    pub fn shut_down(&self, node: NodeId) {
+        self.world.shut_down(node);
+    }
+
+    /// Runs a future as a task of a core until it is ready. Panics when that takes longer
+    /// than `limit` of the world's time, or can't happen any more.
+    pub fn block_on<T: 'static>(
+        &self,
+        rt: &Rt,
+        limit: Duration,
+        future: impl Future<Output = T> + 'static,
+    ) -> T {
+        self.world.run_until_ready(rt, limit, future)
+    }
+
+    /// Lets the world run for a time.
+    pub fn run_for(&self, duration: Duration) {
+        let until = self.now() + duration;
+        while self.now() < until && self.world.step(until) {}
+    }
+
+    /// Everything that has happened so far, one line each.
+    pub fn trace(&self) -> String {
+        self.world.trace()
+    }
+}
+
+impl Drop for Sim {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the simulation failed; replay it with seed {}", self.seed);
+            // Tasks that were being polled are in pieces: nothing is dropped.
+            return;
+        }
+        self.world.shut_down_all();
+    }
+}

@@ -1,0 +1,408 @@
+//! `Rt`: the handle by which everything on a core reaches the executor, the clock, the
+//! network and the disk. Cheap to clone, bound to its core's thread.
+//!
+//! A core is either real (a [`Driver`]) or simulated (a [`SimCore`]); only this file,
+//! `Listener` and `Stream` know which.
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use io_uring::{opcode, types};
+
+use super::driver::{Bell, Driver, DriverStats, Keep};
+use super::executor::{Executor, Queue};
+use super::local::Notify;
+use super::net::{self, DetachedStream, ListenOptions, Listener, Stream};
+use super::seam::SimCore;
+use super::timers::{Sleep, Timers};
+use super::{Disk, File, RealDisk};
+use crate::base::{CoreId, Millis, Nanos, Rng};
+
+/// A core's runtime. Not `Send`: it stays on its core.
+#[derive(Clone)]
+pub struct Rt(Rc<Inner>);
+
+struct Inner {
+    core: CoreId,
+    executor: Rc<Executor>,
+    timers: Timers,
+    rng: RefCell<Rng>,
+    /// What else is to be looked at each turn: the mesh.
+    pollers: RefCell<Vec<Rc<dyn Poller>>>,
+    bell: Arc<Bell>,
+    stopping: Notify,
+    stop_told: Cell<bool>,
+    accept_errors: Cell<u64>,
+    machine: Machine,
+}
+
+enum Machine {
+    Real {
+        driver: Rc<Driver>,
+        disk: Rc<dyn Disk>,
+    },
+    Sim(Rc<dyn SimCore>),
+}
+
+/// Something that receives from other cores and is drained by the core's loop.
+pub(crate) trait Poller {
+    /// Takes what has come and wakes whom it concerns; returns how much it was.
+    fn poll(&self) -> usize;
+    /// Whether `poll` would find something.
+    fn has_work(&self) -> bool;
+    /// The core ends: nothing will be polled again.
+    fn close(&self);
+}
+
+/// Counters of a core, from its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IoStats {
+    pub driver: DriverStats,
+    /// Failed accepts that were retried.
+    pub accept_errors: u64,
+    /// Unfinished tasks at the moment.
+    pub tasks: u64,
+}
+
+/// Asks a core to stop, from any thread.
+#[derive(Clone, Debug)]
+pub struct Stopper(pub(super) Arc<Bell>);
+
+impl Stopper {
+    /// Makes `Rt::stopping` resolve on the core. It may be called in a signal handler.
+    pub fn stop(&self) {
+        self.0.stop();
+    }
+}
+
+impl Rt {
+    pub fn core(&self) -> CoreId {
+        self.0.core
+    }
+
+    /// The monotonic clock, the same on all cores of a process.
+    pub fn now(&self) -> Nanos {
+        match &self.0.machine {
+            Machine::Real { .. } => real_now(),
+            Machine::Sim(sim) => sim.now(),
+        }
+    }
+
+    /// The wall clock; it may jump.
+    pub fn wall_ms(&self) -> Millis {
+        match &self.0.machine {
+            Machine::Real { .. } => {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH);
+                since.map_or(0, |since| {
+                    Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
+                })
+            }
+            Machine::Sim(sim) => sim.wall_ms(),
+        }
+    }
+
+    /// The core's random source, to be borrowed for a moment.
+    pub fn rng(&self) -> RefMut<'_, Rng> {
+        self.0.rng.borrow_mut()
+    }
+
+    pub fn random_u64(&self) -> u64 {
+        self.rng().next_u64()
+    }
+
+    /// Starts a task. It runs until it is ready or the core ends; nobody is told.
+    pub fn spawn(&self, queue: Queue, future: impl Future<Output = ()> + 'static) {
+        self.0.executor.spawn(queue, future);
+    }
+
+    /// Lets other tasks, other queues and the driver in; to be called in loops that
+    /// could hold the core for longer than 500 µs.
+    pub async fn yield_now(&self) {
+        self.0.executor.yield_now().await;
+    }
+
+    pub fn sleep(&self, duration: Duration) -> Sleep {
+        self.sleep_until(self.now() + duration)
+    }
+
+    pub fn sleep_until(&self, at: Nanos) -> Sleep {
+        Sleep::new(self.clone(), at)
+    }
+
+    pub fn disk(&self) -> Rc<dyn Disk> {
+        match &self.0.machine {
+            Machine::Real { disk, .. } => disk.clone(),
+            Machine::Sim(sim) => sim.disk(),
+        }
+    }
+
+    /// Makes a file's contents durable without blocking the core: everything written
+    /// before the call. An error is final for the file (the kernel has dropped the pages).
+    pub async fn sync(&self, file: &Arc<dyn File>) -> io::Result<()> {
+        let driver = match &self.0.machine {
+            Machine::Real { driver, .. } => driver,
+            Machine::Sim(sim) => return sim.sync(file).await,
+        };
+        let Some(fd) = file.raw_fd() else {
+            return file.sync_data();
+        };
+        let entry = opcode::Fsync::new(types::Fd(fd))
+            .flags(types::FsyncFlags::DATASYNC)
+            .build();
+        let keep = Keep::File {
+            _file: file.clone(),
+        };
+        // SAFETY: the entry names the file's descriptor, which the kept file owns.
+        let result = unsafe { driver.once(entry, keep, false) }.await;
+        if result < 0 {
+            return Err(io::Error::from_raw_os_error(-result));
+        }
+        Ok(())
+    }
+
+    /// Listens with the default options.
+    pub fn listen(&self, at: SocketAddr) -> io::Result<Listener> {
+        self.listen_with(at, &ListenOptions::default())
+    }
+
+    pub fn listen_with(&self, at: SocketAddr, options: &ListenOptions) -> io::Result<Listener> {
+        match &self.0.machine {
+            Machine::Real { driver, .. } => net::listen(self, driver, at, options),
+            Machine::Sim(sim) => Ok(Listener::simulated(sim.listen(at, options)?)),
+        }
+    }
+
+    /// Opens a connection. It waits as long as the system does; see `local::or_deadline`.
+    pub async fn connect(&self, to: SocketAddr) -> io::Result<Stream> {
+        match &self.0.machine {
+            Machine::Real { driver, .. } => net::connect(self, driver, to).await,
+            Machine::Sim(sim) => Ok(Stream::simulated(sim.connect(to).await?)),
+        }
+    }
+
+    /// Takes over a connection that another core has detached.
+    pub fn attach(&self, detached: DetachedStream) -> Stream {
+        match &self.0.machine {
+            Machine::Real { driver, .. } => net::attach(self, driver, detached),
+            Machine::Sim(sim) => Stream::simulated(sim.attach(detached.into_simulated())),
+        }
+    }
+
+    /// Asks this core to stop.
+    pub fn stop(&self) {
+        self.0.bell.stop();
+        self.tell_stop();
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.0.bell.is_stopping()
+    }
+
+    /// Resolves once the core was asked to stop. It ends when its main future is ready,
+    /// not before: winding up is the main future's business.
+    pub async fn stopping(&self) {
+        while !self.is_stopping() {
+            self.0.stopping.notified().await;
+        }
+    }
+
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.0.bell.clone())
+    }
+
+    pub fn stats(&self) -> IoStats {
+        IoStats {
+            driver: match &self.0.machine {
+                Machine::Real { driver, .. } => driver.stats(),
+                Machine::Sim(_) => DriverStats::default(),
+            },
+            accept_errors: self.0.accept_errors.get(),
+            tasks: self.0.executor.tasks() as u64,
+        }
+    }
+}
+
+/// What the mesh and `net` use.
+impl Rt {
+    pub(crate) fn add_poller(&self, poller: Rc<dyn Poller>) {
+        self.0.pollers.borrow_mut().push(poller);
+    }
+
+    pub(crate) fn bell(&self) -> &Arc<Bell> {
+        &self.0.bell
+    }
+
+    /// Wakes another core if it sleeps; what it is to find must have been pushed before.
+    pub(crate) fn ring_bell(&self, other: &Bell) {
+        match &self.0.machine {
+            Machine::Real { driver, .. } => driver.ring_bell(other),
+            // The simulation looks at all cores' pollers before it lets time pass.
+            Machine::Sim(_) => {}
+        }
+    }
+
+    pub(super) fn timers(&self) -> &Timers {
+        &self.0.timers
+    }
+
+    pub(super) fn count_accept_error(&self) {
+        self.0.accept_errors.set(self.0.accept_errors.get() + 1);
+    }
+}
+
+/// What the core's loop uses.
+impl Rt {
+    pub(super) fn real(
+        core: CoreId,
+        executor: Rc<Executor>,
+        driver: Rc<Driver>,
+        bell: Arc<Bell>,
+        seed: u64,
+    ) -> Rt {
+        let disk = Rc::new(RealDisk);
+        Rt::new(core, executor, bell, seed, Machine::Real { driver, disk })
+    }
+
+    pub(crate) fn simulated(
+        core: CoreId,
+        executor: Rc<Executor>,
+        seed: u64,
+        sim: Rc<dyn SimCore>,
+    ) -> Rt {
+        let bell = Arc::new(Bell::without_ring());
+        Rt::new(core, executor, bell, seed, Machine::Sim(sim))
+    }
+
+    fn new(
+        core: CoreId,
+        executor: Rc<Executor>,
+        bell: Arc<Bell>,
+        seed: u64,
+        machine: Machine,
+    ) -> Rt {
+        let now = match &machine {
+            Machine::Real { .. } => real_now(),
+            Machine::Sim(sim) => sim.now(),
+        };
+        Rt(Rc::new(Inner {
+            core,
+            executor,
+            timers: Timers::new(now),
+            rng: RefCell::new(Rng::new(seed)),
+            pollers: RefCell::new(Vec::new()),
+            bell,
+            stopping: Notify::new(),
+            stop_told: Cell::new(false),
+            accept_errors: Cell::new(0),
+            machine,
+        }))
+    }
+
+    pub(crate) fn executor(&self) -> &Rc<Executor> {
+        &self.0.executor
+    }
+
+    /// One turn: completions, sleeps, other cores, a stop. Returns how much came.
+    pub(crate) fn turn(&self) -> usize {
+        let completions = match &self.0.machine {
+            Machine::Real { driver, .. } => driver.turn(),
+            Machine::Sim(_) => 0,
+        };
+        completions + self.turn_rest()
+    }
+
+    fn turn_rest(&self) -> usize {
+        let mut count = 0;
+        if self.0.timers.next_deadline().is_some() {
+            count += self.0.timers.expire(self.now());
+        }
+        count += self
+            .0
+            .pollers
+            .borrow()
+            .iter()
+            .map(|p| p.poll())
+            .sum::<usize>();
+        count + usize::from(self.tell_stop())
+    }
+
+    /// When the core's loop must come back by itself.
+    pub(crate) fn next_deadline(&self) -> Option<Nanos> {
+        self.0.timers.next_deadline()
+    }
+
+    /// Whether a turn would find something that doesn't come through the ring.
+    pub(crate) fn has_work(&self) -> bool {
+        (self.is_stopping() && !self.0.stop_told.get())
+            || self.0.pollers.borrow().iter().any(|p| p.has_work())
+    }
+
+    /// Looks for work, at most until `end`, without a system call.
+    pub(super) fn spin_until(&self, end: Nanos) -> bool {
+        let driver = self.driver();
+        let end = self.next_deadline().map_or(end, |at| at.min(end));
+        while self.now() < end {
+            for _ in 0..SPINS_PER_LOOK_AT_CLOCK {
+                if driver.is_pending() || self.has_work() {
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+        }
+        self.next_deadline().is_some_and(|at| at <= end)
+    }
+
+    /// Sleeps until something comes or the next sleep ends; returns how much came.
+    pub(super) fn park(&self) -> usize {
+        let timeout = self.next_deadline().map(|at| at - self.now());
+        let driver = self.driver();
+        if timeout == Some(Duration::ZERO) {
+            return self.turn();
+        }
+        driver.park(timeout, || self.has_work()) + self.turn_rest()
+    }
+
+    /// Drops all tasks and pollers; nothing of this core runs any more.
+    pub(crate) fn close(&self) {
+        self.0.executor.close();
+        for poller in self.0.pollers.take() {
+            poller.close();
+        }
+    }
+
+    /// Waits until the kernel has let go of everything that this core gave it.
+    pub(super) fn drain(&self) {
+        self.driver().drain();
+    }
+
+    fn driver(&self) -> &Rc<Driver> {
+        match &self.0.machine {
+            Machine::Real { driver, .. } => driver,
+            Machine::Sim(_) => unreachable!("a simulated core has no driver"),
+        }
+    }
+
+    /// Wakes who waits for the stop, once.
+    fn tell_stop(&self) -> bool {
+        if !self.is_stopping() || self.0.stop_told.replace(true) {
+            return false;
+        }
+        self.0.stopping.notify_all();
+        true
+    }
+}
+
+/// A look at the clock costs as much as a few looks at the rings.
+const SPINS_PER_LOOK_AT_CLOCK: u32 = 16;
+
+/// Monotonic time since the first use in this process.
+fn real_now() -> Nanos {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let since = START.elapsed();
+    Nanos(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
