@@ -14,7 +14,7 @@
 //! Everything here belongs to one core and stays on its thread, except `Stopper`,
 //! `DetachedStream` and `File`s.
 
-mod chunk;
+pub mod chunk;
 mod config;
 mod core;
 pub mod disk;
