@@ -1,3 +1,5 @@
 //! The `ottla` binary: everything it does is in [`ottla::cli`].
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    ottla::cli::main()
+}

@@ -75,6 +75,9 @@ pub fn expectation(property: &Property) -> String {
         Check::Endpoints => "a list of host:port".to_owned(),
         Check::ThrottledReplicas => "* or a list of partition:broker".to_owned(),
         Check::OffsetReset => "earliest, latest or by_duration:<ISO 8601 duration>".to_owned(),
+        Check::LogFilter => {
+            "error, warn, info, debug, trace, off, or target=level pairs".to_owned()
+        }
         Check::Cores => "auto, a number of cores from 1 to 256, or CPUs such as 0,2-3".to_owned(),
     }
 }
@@ -255,6 +258,9 @@ fn check(property: &Property, name: &str, value: &Value) -> Result<(), String> {
         (Check::Cores, Value::Text(text)) if super::node::Cores::parse(text).is_none() => {
             invalid(format!("expected {}", expectation(property)))
         }
+        (Check::LogFilter, Value::Text(text)) if !is_log_filter(text) => {
+            invalid(format!("expected {}", expectation(property)))
+        }
         _ => Ok(()),
     }
 }
@@ -337,6 +343,14 @@ fn is_offset_reset(text: &str) -> bool {
         Some(duration) => parse_iso_duration_ms(duration).is_some_and(|ms| ms >= 0),
         None => text == "earliest" || text == "latest",
     }
+}
+
+fn is_log_filter(text: &str) -> bool {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    text.split(',').all(|part| {
+        let level = part.split_once('=').map_or(part, |(_, level)| level);
+        LEVELS.contains(&level.to_ascii_lowercase().as_str())
+    })
 }
 
 /// `Long.parseLong`: a sign and decimal digits, nothing else.

@@ -107,6 +107,8 @@ pub enum Check {
     OffsetReset,
     /// `auto`, a number of cores, or a list of CPUs such as `0,2-3`.
     Cores,
+    /// A level, or `target=level` pairs.
+    LogFilter,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

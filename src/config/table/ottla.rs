@@ -10,6 +10,6 @@ declare! { OTTLA: Broker;
         "Microseconds that an idle event loop looks for work before it sleeps; 0 sleeps at once.";
     "ottla.fetch.path", String, V("auto"), OneOf(&["auto"]), Low, AtStart,
         "How records travel from a log to a socket; auto chooses for each read.";
-    "ottla.log.level", String, V("info"), NonEmpty, Medium, AtStart,
+    "ottla.log.level", String, V("info"), LogFilter, Medium, AtStart,
         "What is reported on stderr: error, warn, info, debug, trace, or target=level pairs.";
 }

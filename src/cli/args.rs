@@ -1,0 +1,102 @@
+//! What can be said on the command line, with its help.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A Kafka-wire-compatible broker: point any Kafka client at it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ottla",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Start with `ottla start`: one node on 127.0.0.1:9092 with its data in ./data.\n\
+                  Settings are Apache Kafka's; `ottla config` lists them."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a node and serve until SIGTERM or Ctrl-C
+    #[command(after_help = START_HELP)]
+    Start(StartArgs),
+    /// List the settings, or explain one
+    Config(ConfigArgs),
+    /// Print a new id for a cluster
+    RandomUuid,
+}
+
+#[derive(Args, Debug)]
+pub struct StartArgs {
+    /// Settings as a Java properties file (a KRaft node's server.properties works as it is)
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// One setting, stronger than the file's; may be given several times
+    #[arg(short = 'o', long = "override", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct ConfigArgs {
+    /// The settings to explain; all are listed without
+    #[arg(value_name = "KEY")]
+    pub keys: Vec<String>,
+    /// List a topic's settings instead of a node's
+    #[arg(long, conflicts_with = "group")]
+    pub topic: bool,
+    /// List a group's settings instead of a node's
+    #[arg(long)]
+    pub group: bool,
+}
+
+const START_HELP: &str = "\
+Without a config file the node is a broker and controller for this machine: it listens on
+127.0.0.1:9092 (clients) and 127.0.0.1:9093 (controller), keeps its data in ./data and
+formats that directory at first start.
+
+Often wanted:
+  -o listeners=PLAINTEXT://0.0.0.0:9092 -o advertised.listeners=PLAINTEXT://HOST:9092
+  -o log.dirs=/var/lib/ottla
+  -o num.partitions=4
+  -o ottla.cores=2
+
+`ottla config KEY` explains a setting; docs/CONFIG.md has them all.";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn start_takes_a_file_and_overrides() {
+        let cli = Cli::try_parse_from([
+            "ottla",
+            "start",
+            "--config",
+            "f",
+            "--override",
+            "a=1",
+            "-o",
+            "b=2",
+        ]);
+        let Ok(Cli {
+            command: Command::Start(args),
+        }) = cli
+        else {
+            panic!("{cli:?}");
+        };
+        assert_eq!(args.config, Some(PathBuf::from("f")));
+        assert_eq!(args.overrides, ["a=1", "b=2"]);
+    }
+}
