@@ -209,7 +209,7 @@ impl<'a> BatchView<'a> {
     pub fn last_sequence(&self) -> i32 {
         match self.base_sequence() {
             -1 => -1,
-            base => base.wrapping_add(self.last_offset_delta()) & i32::MAX,
+            base => increment_sequence(base, self.last_offset_delta()),
         }
     }
 
@@ -274,7 +274,7 @@ impl<'a> BatchView<'a> {
     pub fn record_sequence(&self, offset_delta: i32) -> i32 {
         match self.base_sequence() {
             base if base < 0 => -1,
-            base => base.wrapping_add(offset_delta) & i32::MAX,
+            base => increment_sequence(base, offset_delta),
         }
     }
 
@@ -442,6 +442,18 @@ pub(super) fn write_header(batch: &mut [u8], fields: &HeaderFields) {
     );
     put(batch, AT_RECORD_COUNT, fields.record_count.to_be_bytes());
     set_crc(batch);
+}
+
+/// Sequences wrap after 2^31-1 to 0. For numbers that no producer sends the result is
+/// Kafka's too.
+pub fn increment_sequence(sequence: i32, increment: i32) -> i32 {
+    if sequence > i32::MAX.wrapping_sub(increment) {
+        increment
+            .wrapping_sub(i32::MAX.wrapping_sub(sequence))
+            .wrapping_sub(1)
+    } else {
+        sequence.wrapping_add(increment)
+    }
 }
 
 /// The length field of the batch that `bytes` begin with, if it is there.

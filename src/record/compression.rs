@@ -94,6 +94,13 @@ impl From<CompressionType> for Compression {
     }
 }
 
+/// Encodes `bytes` as the records of a batch are encoded.
+pub fn compress(compression: Compression, bytes: &[u8]) -> Vec<u8> {
+    let mut compressor = Compressor::new(compression, Vec::new());
+    compressor.write(bytes);
+    compressor.finish()
+}
+
 const SNAPPY_BLOCK_BYTES: usize = 32 * 1024;
 const LZ4_BLOCK_BYTES: usize = 64 * 1024;
 

@@ -40,11 +40,11 @@ pub mod validate;
 pub mod view;
 
 pub use batch::{
-    BatchError, BatchView, Batches, HEADER_BYTES, ProducerInfo, TimestampType, set_base_offset,
-    set_leader_epoch, set_max_timestamp,
+    BatchError, BatchView, Batches, HEADER_BYTES, ProducerInfo, TimestampType, increment_sequence,
+    set_base_offset, set_leader_epoch, set_max_timestamp,
 };
 pub use builder::{BatchBuilder, BatchParams};
-pub use compression::{Compression, CompressionType};
+pub use compression::{Compression, CompressionType, compress};
 pub use control::{ControlType, EndTxnMarker};
 pub use decompress::{DecompressError, Decompressor};
 pub use feed::{Records, records};

@@ -5,11 +5,12 @@
 //! numbers are judged there too.
 //!
 //! A batch is kept as it came ("in place"): at most timestamp type, max timestamp and CRC
-//! are rewritten. It is built anew ("rewritten") when
-//! - the topic's `compression.type` is another codec than the batch's, or
-//! - a compressed batch, or one to be compressed, has inner offsets other than 0, 1, 2, …
-//!
-//! As in Kafka the inner offsets of a batch that is and stays uncompressed don't matter.
+//! are rewritten. It is built anew ("rewritten"), with offsets 0, 1, 2, …, when the topic's
+//! `compression.type` is another codec than the batch's. As in Kafka
+//! - inner offsets other than 0, 1, 2, … don't matter in a batch that is and stays
+//!   uncompressed;
+//! - they are an error, -1, in a compressed batch that keeps its codec: Kafka sets out to
+//!   build it anew, having skipped keys and values, and throws.
 //!
 //! Deliberate differences, all on batches that no client produces:
 //! - In a compressed batch kept in place Kafka does not compare a record's declared size
@@ -155,16 +156,16 @@ pub fn validate_shape(records: &[u8], produce_version: i16) -> Result<usize, Rej
         )));
     }
     let (first, rest) = records.split_at(size);
-    if produce_version < ZSTD_FROM_VERSION {
-        let codec = BatchView::parse(first)
-            .ok()
-            .and_then(|view| view.compression());
-        if codec == Some(CompressionType::Zstd) {
-            return Err(Rejected::new(
-                ErrorCode::UNSUPPORTED_COMPRESSION_TYPE,
-                prefix("are not allowed to use ZStandard compression"),
-            ));
-        }
+    // The codec is looked at only for old versions, so only there an unknown one comes
+    // before the other checks.
+    if produce_version < ZSTD_FROM_VERSION
+        && let Ok(view) = BatchView::parse(first)
+        && codec(&view)? == CompressionType::Zstd
+    {
+        return Err(Rejected::new(
+            ErrorCode::UNSUPPORTED_COMPRESSION_TYPE,
+            prefix("are not allowed to use ZStandard compression"),
+        ));
     }
     if whole_batch(rest)?.is_some() {
         return Err(Rejected::invalid(prefix(
@@ -218,7 +219,8 @@ pub struct Validation<'r> {
     source: CompressionType,
     target: Compression,
     in_place: bool,
-    /// Whether records appear in texts as Kafka's `PartialDefaultRecord`.
+    /// Whether Kafka skips keys and values here: a compressed batch that keeps its codec.
+    /// Its records appear in texts as `PartialDefaultRecord`.
     partial: bool,
     record_count: i32,
     /// Of the record to be checked next.
@@ -246,12 +248,7 @@ impl<'r> Validation<'r> {
             ));
         }
         check_append(&view, rules)?;
-        let Some(source) = view.compression() else {
-            return Err(Rejected::new(
-                ErrorCode::UNKNOWN_SERVER_ERROR,
-                format!("Unknown compression type id: {}", view.codec_id()),
-            ));
-        };
+        let source = codec(&view)?;
         let target = match rules.compression_type {
             TargetCompression::Producer => source.into(),
             TargetCompression::Codec(target) => target,
@@ -295,6 +292,12 @@ impl<'r> Validation<'r> {
                     return Ok(false);
                 }
                 std::mem::take(&mut self.errors).into_result()?;
+                if self.partial && !self.in_place {
+                    return Err(Rejected::new(
+                        ErrorCode::UNKNOWN_SERVER_ERROR,
+                        "key is skipped in PartialDefaultRecord",
+                    ));
+                }
                 self.phase = if self.in_place {
                     Phase::Done(None)
                 } else {
@@ -389,6 +392,15 @@ impl<'r> Validation<'r> {
         }
         Ok(true)
     }
+}
+
+fn codec(view: &BatchView<'_>) -> Result<CompressionType, Rejected> {
+    view.compression().ok_or_else(|| {
+        Rejected::new(
+            ErrorCode::UNKNOWN_SERVER_ERROR,
+            format!("Unknown compression type id: {}", view.codec_id()),
+        )
+    })
 }
 
 fn unreadable(error: BatchError) -> Rejected {
