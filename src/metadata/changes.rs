@@ -1,0 +1,183 @@
+//! What differs between two images: what each core needs to know to create, delete and
+//! update its partitions, and which configs to read anew.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::delta::Touched;
+use super::image::{ConfigResourceType, MetadataImage};
+use super::topics::{PartitionImage, TopicImage};
+use crate::base::{BrokerId, Offset, PartitionIndex};
+
+/// The difference between two images, the new one of which is published along with it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ImageChanges {
+    /// Last offset in the old image.
+    pub from: Offset,
+    /// Last offset in the new one.
+    pub to: Offset,
+    /// As they are now.
+    pub topics_created: Vec<Arc<TopicImage>>,
+    /// As they were.
+    pub topics_deleted: Vec<Arc<TopicImage>>,
+    /// New and changed partitions, of new and of older topics.
+    pub partitions: Vec<PartitionDelta>,
+    /// Resources whose configs a record named; those of deleted topics too.
+    pub configs: BTreeSet<(ConfigResourceType, String)>,
+    /// Brokers registered, changed or gone.
+    pub brokers: BTreeSet<BrokerId>,
+    pub controllers: BTreeSet<BrokerId>,
+    pub features: bool,
+    pub client_quotas: bool,
+    pub producer_ids: bool,
+    pub acls: bool,
+    pub scram: bool,
+    pub delegation_tokens: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct PartitionDelta {
+    /// As it is now.
+    pub topic: Arc<TopicImage>,
+    pub index: PartitionIndex,
+    /// `None` for a new partition.
+    pub old: Option<Arc<PartitionImage>>,
+    pub new: Arc<PartitionImage>,
+}
+
+/// What one broker has to do (Kafka's `LocalReplicaChanges`).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LocalReplicaChanges {
+    /// Replicas that are no longer this broker's.
+    pub deletes: Vec<(Arc<TopicImage>, PartitionIndex)>,
+    /// Partitions that it leads.
+    pub leaders: Vec<LocalReplica>,
+    /// Partitions that it has a replica of and doesn't lead (perhaps nobody does).
+    pub followers: Vec<LocalReplica>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct LocalReplica {
+    pub topic: Arc<TopicImage>,
+    pub index: PartitionIndex,
+    pub partition: Arc<PartitionImage>,
+    /// Whether a new term began, or the replica is new here.
+    pub is_new_leader_epoch: bool,
+}
+
+impl ImageChanges {
+    /// The change from nothing to `image`: the first publication on a node.
+    pub fn everything(image: &MetadataImage) -> ImageChanges {
+        let touched = Touched {
+            topics: image.topics.iter_by_id().map(|topic| topic.id).collect(),
+            partitions: image
+                .topics
+                .iter_by_id()
+                .flat_map(|topic| topic.partitions().map(|(index, _)| (topic.id, index)))
+                .collect(),
+            configs: image
+                .configs
+                .iter()
+                .map(|(kind, name, _)| (kind, name.to_owned()))
+                .collect(),
+            brokers: image.cluster.brokers.keys().copied().collect(),
+            controllers: image.cluster.controllers.keys().copied().collect(),
+        };
+        ImageChanges::between(&MetadataImage::default(), image, &touched)
+    }
+
+    pub(super) fn between(
+        old: &MetadataImage,
+        new: &MetadataImage,
+        touched: &Touched,
+    ) -> ImageChanges {
+        let mut changes = ImageChanges {
+            from: old.provenance.offset,
+            to: new.provenance.offset,
+            configs: touched.configs.clone(),
+            brokers: touched.brokers.clone(),
+            controllers: touched.controllers.clone(),
+            features: old.features != new.features,
+            client_quotas: old.client_quotas != new.client_quotas,
+            producer_ids: old.next_producer_id != new.next_producer_id,
+            acls: old.acls != new.acls,
+            scram: old.scram != new.scram,
+            delegation_tokens: old.delegation_tokens != new.delegation_tokens,
+            ..Default::default()
+        };
+        for id in &touched.topics {
+            match (old.topics.by_id(*id), new.topics.by_id(*id)) {
+                (None, Some(topic)) => changes.topics_created.push(Arc::clone(topic)),
+                (Some(topic), None) => changes.topics_deleted.push(Arc::clone(topic)),
+                // Changed, or came and went within the delta.
+                (Some(_), Some(_)) | (None, None) => {}
+            }
+        }
+        for (id, index) in &touched.partitions {
+            let Some(topic) = new.topics.by_id(*id) else {
+                continue;
+            };
+            let partition = topic
+                .partition(*index)
+                .expect("a partition goes only with its topic");
+            let before = old
+                .topics
+                .by_id(*id)
+                .and_then(|topic| topic.partition(*index));
+            if before != Some(partition) {
+                changes.partitions.push(PartitionDelta {
+                    topic: Arc::clone(topic),
+                    index: *index,
+                    old: before.cloned(),
+                    new: Arc::clone(partition),
+                });
+            }
+        }
+        changes
+    }
+
+    pub fn is_empty(&self) -> bool {
+        *self
+            == ImageChanges {
+                from: self.from,
+                to: self.to,
+                ..Default::default()
+            }
+    }
+
+    /// What broker `me` has to do. A partition appears as leader or follower when it is new
+    /// here or its partition epoch changed.
+    pub fn local_replicas(&self, me: BrokerId) -> LocalReplicaChanges {
+        let mut local = LocalReplicaChanges::default();
+        for topic in &self.topics_deleted {
+            let mine = topic.partitions().filter(|(_, p)| p.is_replica(me));
+            local
+                .deletes
+                .extend(mine.map(|(index, _)| (Arc::clone(topic), index)));
+        }
+        for change in &self.partitions {
+            let was_mine = change.old.as_ref().filter(|old| old.is_replica(me));
+            if !change.new.is_replica(me) {
+                if was_mine.is_some() {
+                    local
+                        .deletes
+                        .push((Arc::clone(&change.topic), change.index));
+                }
+                continue;
+            }
+            let replica = LocalReplica {
+                topic: Arc::clone(&change.topic),
+                index: change.index,
+                partition: Arc::clone(&change.new),
+                is_new_leader_epoch: was_mine
+                    .is_none_or(|old| old.leader_epoch != change.new.leader_epoch),
+            };
+            if change.new.leader == me {
+                local.leaders.push(replica);
+            } else {
+                local.followers.push(replica);
+            }
+        }
+        local
+    }
+}

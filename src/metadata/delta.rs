@@ -1,0 +1,478 @@
+//! Replay: how each metadata record changes the image. A delta starts from an image, takes
+//! records and gives the next image with a summary of what changed. Used by the controller,
+//! by the nodes and by the tests alike; nothing else changes metadata.
+//!
+//! A record that contradicts the state (a partition of an unknown topic, a stale broker
+//! epoch) is an error: the log is the only truth, and a replayer that went on would differ
+//! from all others.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::changes::ImageChanges;
+use super::image::{
+    BrokerImage, ConfigResourceType, ControllerImage, Listener, MetadataImage, Provenance,
+    QuotaEntity,
+};
+use super::record::MetadataRecord;
+use super::topics::{DirectoriesMismatch, PartitionImage, TopicImage};
+use super::version::{METADATA_VERSION_FEATURE, MetadataVersion, is_supported};
+use crate::base::{BrokerId, PartitionIndex, Uuid};
+use crate::wire::messages::*;
+
+/// Why a record can't be replayed.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum ReplayError {
+    #[error("feature {name} at level {level} is not supported by this version")]
+    UnsupportedFeature { name: String, level: i16 },
+    #[error("topic {0} already exists")]
+    DuplicateTopic(String),
+    #[error("topic id {0} already exists")]
+    DuplicateTopicId(Uuid),
+    #[error("unknown topic id {0}")]
+    UnknownTopicId(Uuid),
+    #[error("unknown topic {0}")]
+    UnknownTopic(String),
+    #[error("unknown partition {partition} of topic id {topic_id}")]
+    UnknownPartition { topic_id: Uuid, partition: i32 },
+    #[error("partition {partition} of topic id {topic_id}: {source}")]
+    Directories {
+        topic_id: Uuid,
+        partition: i32,
+        source: DirectoriesMismatch,
+    },
+    #[error("broker {0} is not registered")]
+    UnknownBroker(BrokerId),
+    #[error("epoch {epoch} of broker {broker} is not its epoch {current}")]
+    StaleBrokerEpoch {
+        broker: BrokerId,
+        epoch: i64,
+        current: i64,
+    },
+    #[error("broker {broker} can't be changed to {field} {value}")]
+    InvalidRegistrationChange {
+        broker: BrokerId,
+        field: &'static str,
+        value: i8,
+    },
+    #[error("unknown ACL id {0}")]
+    UnknownAcl(Uuid),
+    #[error("producer ids may not go back from {from} to {to}")]
+    ProducerIdsGoBack { from: i64, to: i64 },
+    #[error("{0} inside a transaction")]
+    NestedTransaction(&'static str),
+    #[error("{0} outside of a transaction")]
+    NoTransaction(&'static str),
+}
+
+/// Changes on top of an image. Cloning is cheap, as with images.
+#[derive(Clone, Debug)]
+pub struct MetadataDelta {
+    base: MetadataImage,
+    next: MetadataImage,
+    touched: Touched,
+}
+
+/// What records have named so far; what really changed is worked out at the end.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Touched {
+    pub topics: BTreeSet<Uuid>,
+    pub partitions: BTreeSet<(Uuid, PartitionIndex)>,
+    pub configs: BTreeSet<(ConfigResourceType, String)>,
+    pub brokers: BTreeSet<BrokerId>,
+    pub controllers: BTreeSet<BrokerId>,
+}
+
+impl MetadataDelta {
+    pub fn new(base: &MetadataImage) -> MetadataDelta {
+        MetadataDelta {
+            base: base.clone(),
+            next: base.clone(),
+            touched: Touched::default(),
+        }
+    }
+
+    /// The state after the records so far. Its provenance is the base's.
+    pub fn image(&self) -> &MetadataImage {
+        &self.next
+    }
+
+    /// The next image and what is different in it.
+    pub fn apply(mut self, provenance: Provenance) -> (MetadataImage, ImageChanges) {
+        self.next.provenance = provenance;
+        let changes = ImageChanges::between(&self.base, &self.next, &self.touched);
+        (self.next, changes)
+    }
+
+    /// Counts changes from `base`, which holds a part of what was replayed here.
+    pub(super) fn rebase(&mut self, base: &MetadataImage) {
+        self.base = base.clone();
+    }
+
+    /// Applies one record. Transaction records have no effect here: whoever reads a log
+    /// keeps apart what stands between them ([`MetadataLoader`](super::MetadataLoader)).
+    pub fn replay(&mut self, record: &MetadataRecord) -> Result<(), ReplayError> {
+        use MetadataRecord as R;
+        match record {
+            R::RegisterBroker(r) => self.register_broker(r),
+            R::UnregisterBroker(r) => self.unregister_broker(r)?,
+            R::FenceBroker(r) => self.change_broker(r.id, r.epoch, |b| b.fenced = true)?,
+            R::UnfenceBroker(r) => self.change_broker(r.id, r.epoch, |b| b.fenced = false)?,
+            R::BrokerRegistrationChange(r) => self.change_registration(r)?,
+            R::RegisterController(r) => self.register_controller(r),
+            R::Topic(r) => self.create_topic(r)?,
+            R::RemoveTopic(r) => self.remove_topic(r)?,
+            R::Partition(r) => self.set_partition(r)?,
+            R::PartitionChange(r) => self.change_partition(r)?,
+            R::ClearElr(r) => self.clear_elr(r)?,
+            R::Config(r) => self.set_config(r),
+            R::FeatureLevel(r) => self.set_feature(r)?,
+            R::ClientQuota(r) => self.set_quota(r),
+            R::ProducerIds(r) => self.set_producer_ids(r)?,
+            R::AccessControlEntry(r) => {
+                self.next.acls.insert(r.id, Arc::new(r.clone()));
+            }
+            R::RemoveAccessControlEntry(r) => {
+                let removed = self.next.acls.remove(&r.id);
+                removed.ok_or(ReplayError::UnknownAcl(r.id))?;
+            }
+            R::UserScramCredential(r) => {
+                let key = (r.mechanism, r.name.clone());
+                self.next.scram.insert(key, Arc::new(r.clone()));
+            }
+            R::RemoveUserScramCredential(r) => {
+                self.next.scram.remove(&(r.mechanism, r.name.clone()));
+            }
+            R::DelegationToken(r) => {
+                let key = r.token_id.clone();
+                self.next.delegation_tokens.insert(key, Arc::new(r.clone()));
+            }
+            R::RemoveDelegationToken(r) => {
+                self.next.delegation_tokens.remove(&r.token_id);
+            }
+            R::NoOp(_) | R::ZkMigrationState(_) => {}
+            R::BeginTransaction(_) | R::EndTransaction(_) | R::AbortTransaction(_) => {}
+        }
+        Ok(())
+    }
+
+    fn register_broker(&mut self, record: &RegisterBrokerRecord) {
+        let broker = BrokerImage {
+            id: BrokerId(record.broker_id),
+            epoch: record.broker_epoch,
+            incarnation: record.incarnation_id,
+            listeners: record
+                .end_points
+                .iter()
+                .map(|end_point| Listener {
+                    name: end_point.name.clone(),
+                    host: end_point.host.clone(),
+                    port: end_point.port,
+                    protocol: end_point.security_protocol,
+                })
+                .collect(),
+            features: record
+                .features
+                .iter()
+                .map(|f| {
+                    (
+                        f.name.clone(),
+                        (f.min_supported_version, f.max_supported_version),
+                    )
+                })
+                .collect(),
+            rack: record.rack.clone(),
+            fenced: record.fenced,
+            in_controlled_shutdown: record.in_controlled_shutdown,
+            is_migrating_zk: record.is_migrating_zk_broker,
+            directories: record.log_dirs.clone(),
+            cordoned: record.cordoned_log_dirs.clone(),
+        };
+        self.touched.brokers.insert(broker.id);
+        let cluster = Arc::make_mut(&mut self.next.cluster);
+        cluster.brokers.insert(broker.id, Arc::new(broker));
+    }
+
+    fn unregister_broker(&mut self, record: &UnregisterBrokerRecord) -> Result<(), ReplayError> {
+        let id = BrokerId(record.broker_id);
+        self.broker(id, record.broker_epoch)?;
+        self.touched.brokers.insert(id);
+        Arc::make_mut(&mut self.next.cluster).brokers.remove(&id);
+        Ok(())
+    }
+
+    /// The registration of a broker, if `epoch` is its epoch.
+    fn broker(&self, id: BrokerId, epoch: i64) -> Result<&Arc<BrokerImage>, ReplayError> {
+        let broker = self.next.cluster.broker(id);
+        let broker = broker.ok_or(ReplayError::UnknownBroker(id))?;
+        if broker.epoch != epoch {
+            return Err(ReplayError::StaleBrokerEpoch {
+                broker: id,
+                epoch,
+                current: broker.epoch,
+            });
+        }
+        Ok(broker)
+    }
+
+    fn change_broker(
+        &mut self,
+        id: i32,
+        epoch: i64,
+        change: impl FnOnce(&mut BrokerImage),
+    ) -> Result<(), ReplayError> {
+        let id = BrokerId(id);
+        let mut broker = Arc::clone(self.broker(id, epoch)?);
+        change(Arc::make_mut(&mut broker));
+        self.touched.brokers.insert(id);
+        let cluster = Arc::make_mut(&mut self.next.cluster);
+        cluster.brokers.insert(id, broker);
+        Ok(())
+    }
+
+    fn change_registration(
+        &mut self,
+        record: &BrokerRegistrationChangeRecord,
+    ) -> Result<(), ReplayError> {
+        let invalid = |field, value| ReplayError::InvalidRegistrationChange {
+            broker: BrokerId(record.broker_id),
+            field,
+            value,
+        };
+        let fenced = match record.fenced {
+            0 => None,
+            1 => Some(true),
+            -1 => Some(false),
+            other => return Err(invalid("fenced", other)),
+        };
+        let in_controlled_shutdown = match record.in_controlled_shutdown {
+            0 => None,
+            1 => Some(true),
+            other => return Err(invalid("inControlledShutdown", other)),
+        };
+        self.change_broker(record.broker_id, record.broker_epoch, |broker| {
+            broker.fenced = fenced.unwrap_or(broker.fenced);
+            broker.in_controlled_shutdown =
+                in_controlled_shutdown.unwrap_or(broker.in_controlled_shutdown);
+            if !record.log_dirs.is_empty() {
+                broker.directories = record.log_dirs.clone();
+            }
+            if record.cordoned_log_dirs.is_some() {
+                broker.cordoned = record.cordoned_log_dirs.clone();
+            }
+        })
+    }
+
+    fn register_controller(&mut self, record: &RegisterControllerRecord) {
+        let controller = ControllerImage {
+            id: BrokerId(record.controller_id),
+            incarnation: record.incarnation_id,
+            zk_migration_ready: record.zk_migration_ready,
+            listeners: record
+                .end_points
+                .iter()
+                .map(|end_point| Listener {
+                    name: end_point.name.clone(),
+                    host: end_point.host.clone(),
+                    port: end_point.port,
+                    protocol: end_point.security_protocol,
+                })
+                .collect(),
+            features: record
+                .features
+                .iter()
+                .map(|f| {
+                    (
+                        f.name.clone(),
+                        (f.min_supported_version, f.max_supported_version),
+                    )
+                })
+                .collect(),
+        };
+        self.touched.controllers.insert(controller.id);
+        let cluster = Arc::make_mut(&mut self.next.cluster);
+        cluster
+            .controllers
+            .insert(controller.id, Arc::new(controller));
+    }
+
+    fn create_topic(&mut self, record: &TopicRecord) -> Result<(), ReplayError> {
+        if self.next.topics.by_name(&record.name).is_some() {
+            return Err(ReplayError::DuplicateTopic(record.name.clone()));
+        }
+        if self.next.topics.by_id(record.topic_id).is_some() {
+            return Err(ReplayError::DuplicateTopicId(record.topic_id));
+        }
+        self.touched.topics.insert(record.topic_id);
+        let topic = TopicImage::new(Arc::from(record.name.as_str()), record.topic_id);
+        self.next.topics.put(Arc::new(topic));
+        Ok(())
+    }
+
+    /// A topic's configs go with it; there is no record for that.
+    fn remove_topic(&mut self, record: &RemoveTopicRecord) -> Result<(), ReplayError> {
+        let topic = self.next.topics.remove(record.topic_id);
+        let topic = topic.ok_or(ReplayError::UnknownTopicId(record.topic_id))?;
+        self.touched.topics.insert(topic.id);
+        let kind = ConfigResourceType::TOPIC;
+        if self.next.configs.remove(kind, &topic.name) {
+            self.touched.configs.insert((kind, topic.name.to_string()));
+        }
+        Ok(())
+    }
+
+    fn set_partition(&mut self, record: &PartitionRecord) -> Result<(), ReplayError> {
+        let topic_id = record.topic_id;
+        let topic = self.next.topics.by_id(topic_id);
+        let topic = topic.ok_or(ReplayError::UnknownTopicId(topic_id))?;
+        let partition = PartitionImage::from_record(record)
+            .map_err(|source| directories_error(topic_id, record.partition_id, source))?;
+        let topic = Arc::clone(topic);
+        self.put_partition(topic, PartitionIndex(record.partition_id), partition);
+        Ok(())
+    }
+
+    fn change_partition(&mut self, record: &PartitionChangeRecord) -> Result<(), ReplayError> {
+        let topic_id = record.topic_id;
+        let topic = self.next.topics.by_id(topic_id);
+        let topic = topic.ok_or(ReplayError::UnknownTopicId(topic_id))?;
+        let index = PartitionIndex(record.partition_id);
+        let partition = topic
+            .partition(index)
+            .ok_or(ReplayError::UnknownPartition {
+                topic_id,
+                partition: index.0,
+            })?;
+        let partition = partition
+            .merge(record)
+            .map_err(|source| directories_error(topic_id, index.0, source))?;
+        let topic = Arc::clone(topic);
+        self.put_partition(topic, index, partition);
+        Ok(())
+    }
+
+    fn put_partition(
+        &mut self,
+        topic: Arc<TopicImage>,
+        index: PartitionIndex,
+        partition: PartitionImage,
+    ) {
+        self.touched.topics.insert(topic.id);
+        self.touched.partitions.insert((topic.id, index));
+        // Out of the maps first: then the topic is ours alone while a batch of records
+        // fills it, and isn't copied for each.
+        self.next.topics.remove(topic.id);
+        let mut topic = topic;
+        Arc::make_mut(&mut topic)
+            .partitions
+            .insert(index, Arc::new(partition));
+        self.next.topics.put(topic);
+    }
+
+    fn clear_elr(&mut self, record: &ClearElrRecord) -> Result<(), ReplayError> {
+        let topics: Vec<Arc<TopicImage>> = if record.topic_name.is_empty() {
+            self.next.topics.iter().cloned().collect()
+        } else {
+            let topic = self.next.topics.by_name(&record.topic_name);
+            let topic =
+                topic.ok_or_else(|| ReplayError::UnknownTopic(record.topic_name.clone()))?;
+            vec![Arc::clone(topic)]
+        };
+        for topic in topics {
+            let with_elr = topic
+                .partitions()
+                .filter(|(_, p)| !p.elr.is_empty() || !p.last_known_elr.is_empty())
+                .map(|(index, _)| PartitionChangeRecord {
+                    topic_id: topic.id,
+                    partition_id: index.0,
+                    eligible_leader_replicas: Some(Vec::new()),
+                    last_known_elr: Some(Vec::new()),
+                    ..Default::default()
+                });
+            for change in with_elr.collect::<Vec<_>>() {
+                self.change_partition(&change)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn set_config(&mut self, record: &ConfigRecord) {
+        let kind = ConfigResourceType(record.resource_type);
+        let name = &record.resource_name;
+        let value = record.value.as_deref();
+        self.next.configs.set(kind, name, &record.name, value);
+        self.touched.configs.insert((kind, name.clone()));
+    }
+
+    fn set_feature(&mut self, record: &FeatureLevelRecord) -> Result<(), ReplayError> {
+        let (name, level) = (&record.name, record.feature_level);
+        let unsupported = || ReplayError::UnsupportedFeature {
+            name: name.clone(),
+            level,
+        };
+        let features = Arc::make_mut(&mut self.next.features);
+        if name == METADATA_VERSION_FEATURE {
+            let version = MetadataVersion::from_level(level).ok_or_else(unsupported)?;
+            features.metadata_version = Some(version);
+        } else if level == 0 {
+            features.levels.remove(name);
+        } else if is_known_level(name, level) {
+            features.levels.insert(name.clone(), level);
+        } else {
+            return Err(unsupported());
+        }
+        Ok(())
+    }
+
+    fn set_quota(&mut self, record: &ClientQuotaRecord) {
+        let mut entity: QuotaEntity = record
+            .entity
+            .iter()
+            .map(|part| (part.entity_type.clone(), part.entity_name.clone()))
+            .collect();
+        entity.sort();
+        let quotas = &mut self.next.client_quotas;
+        let mut values = quotas.get(&entity).cloned().unwrap_or_default();
+        let changed = Arc::make_mut(&mut values);
+        if record.remove {
+            changed.remove(&record.key);
+        } else {
+            changed.insert(record.key.clone(), record.value);
+        }
+        if values.is_empty() {
+            quotas.remove(&entity);
+        } else {
+            quotas.insert(entity, values);
+        }
+    }
+
+    fn set_producer_ids(&mut self, record: &ProducerIdsRecord) -> Result<(), ReplayError> {
+        let (from, to) = (self.next.next_producer_id, record.next_producer_id);
+        if to < from {
+            return Err(ReplayError::ProducerIdsGoBack { from, to });
+        }
+        self.next.next_producer_id = to;
+        Ok(())
+    }
+}
+
+/// Features that Kafka 4.3.1 defines and this code replays though it does not act on them
+/// yet: a log written by Kafka can be read whole. Whether a *node* may run with them is
+/// decided where it starts ([`is_supported`]).
+fn is_known_level(name: &str, level: i16) -> bool {
+    let max = match name {
+        "group.version" | "share.version" | "streams.version" => 1,
+        "eligible.leader.replicas.version" => 1,
+        "transaction.version" => 2,
+        other => return is_supported(other, level),
+    };
+    (0..=max).contains(&level)
+}
+
+fn directories_error(topic_id: Uuid, partition: i32, source: DirectoriesMismatch) -> ReplayError {
+    ReplayError::Directories {
+        topic_id,
+        partition,
+        source,
+    }
+}

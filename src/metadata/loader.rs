@@ -1,0 +1,130 @@
+//! Reads batches of committed metadata records into images. Keeps apart what stands in an
+//! open metadata transaction (KIP-868): it becomes visible with its EndTransaction record,
+//! or never.
+//!
+//! ```text
+//!   … a b │ Begin  c d  …  e  End │ f …
+//!         ↑ visible until End       ↑ everything visible; after Abort: a b f
+//! ```
+
+use super::changes::ImageChanges;
+use super::delta::{MetadataDelta, ReplayError};
+use super::image::{MetadataImage, Provenance};
+use super::record::MetadataRecord;
+use crate::base::{Millis, Offset};
+
+#[derive(Debug)]
+pub struct MetadataLoader {
+    /// The last image given out.
+    image: MetadataImage,
+    /// Visible changes since then.
+    visible: MetadataDelta,
+    /// Up to where `visible` goes.
+    visible_to: Provenance,
+    /// With the records of the open transaction.
+    transaction: Option<MetadataDelta>,
+    /// Where the open transaction began.
+    transaction_start: Offset,
+}
+
+/// Of the batch that records stand in.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchOrigin {
+    pub base_offset: Offset,
+    pub last_offset: Offset,
+    pub leader_epoch: i32,
+    pub timestamp_ms: Millis,
+}
+
+impl MetadataLoader {
+    /// Goes on from an image (of a snapshot, or empty).
+    pub fn new(image: MetadataImage) -> MetadataLoader {
+        MetadataLoader {
+            visible: MetadataDelta::new(&image),
+            visible_to: image.provenance,
+            transaction: None,
+            transaction_start: Offset::UNKNOWN,
+            image,
+        }
+    }
+
+    pub fn image(&self) -> &MetadataImage {
+        &self.image
+    }
+
+    /// Offset of the Begin record of a transaction that is still open.
+    pub fn open_transaction(&self) -> Option<Offset> {
+        self.transaction.as_ref().map(|_| self.transaction_start)
+    }
+
+    /// Takes the records of one committed batch.
+    pub fn replay_batch(
+        &mut self,
+        origin: BatchOrigin,
+        records: &[MetadataRecord],
+    ) -> Result<(), ReplayError> {
+        for (index, record) in (0..).zip(records) {
+            let offset = origin.base_offset + index;
+            match record {
+                MetadataRecord::BeginTransaction(_) => self.begin(offset)?,
+                MetadataRecord::EndTransaction(_) => {
+                    let delta = self.transaction.take();
+                    self.visible = delta.ok_or(ReplayError::NoTransaction("EndTransaction"))?;
+                }
+                MetadataRecord::AbortTransaction(_) => {
+                    let delta = self.transaction.take();
+                    delta.ok_or(ReplayError::NoTransaction("AbortTransaction"))?;
+                }
+                other => {
+                    let delta = self.transaction.as_mut().unwrap_or(&mut self.visible);
+                    delta.replay(other)?;
+                }
+            }
+            if self.transaction.is_none() {
+                self.visible_to = at(offset, origin);
+            }
+        }
+        self.skip_batch(origin);
+        Ok(())
+    }
+
+    /// Passes over a batch without metadata records (a control batch).
+    pub fn skip_batch(&mut self, origin: BatchOrigin) {
+        if self.transaction.is_none() {
+            self.visible_to = at(origin.last_offset, origin);
+        }
+    }
+
+    /// The image as of all batches so far and what changed since the one given last; `None`
+    /// when nothing new is visible.
+    pub fn take(&mut self) -> Option<(MetadataImage, ImageChanges)> {
+        if self.visible_to == self.image.provenance {
+            return None;
+        }
+        let delta = std::mem::replace(&mut self.visible, MetadataDelta::new(&self.image));
+        let (image, changes) = delta.apply(self.visible_to);
+        self.visible = MetadataDelta::new(&image);
+        if let Some(transaction) = &mut self.transaction {
+            transaction.rebase(&image);
+        }
+        self.image = image.clone();
+        Some((image, changes))
+    }
+
+    fn begin(&mut self, offset: Offset) -> Result<(), ReplayError> {
+        if self.transaction.is_some() {
+            return Err(ReplayError::NestedTransaction("BeginTransaction"));
+        }
+        self.transaction = Some(self.visible.clone());
+        self.transaction_start = offset;
+        Ok(())
+    }
+}
+
+fn at(offset: Offset, origin: BatchOrigin) -> Provenance {
+    Provenance {
+        offset,
+        epoch: origin.leader_epoch,
+        timestamp_ms: origin.timestamp_ms,
+    }
+}
