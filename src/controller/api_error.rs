@@ -1,0 +1,51 @@
+//! A Kafka error code with the text that goes along with it (Kafka's `ApiError`).
+
+use crate::base::ErrorCode;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError {
+    pub code: ErrorCode,
+    /// `None` where the code says it all.
+    pub message: Option<String>,
+}
+
+impl ApiError {
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> ApiError {
+        ApiError {
+            code,
+            message: Some(message.into()),
+        }
+    }
+
+    /// With Kafka's general text of the code.
+    pub fn general(code: ErrorCode) -> ApiError {
+        let text = match code {
+            ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => {
+                "This server does not host this topic-partition."
+            }
+            ErrorCode::UNKNOWN_TOPIC_ID => "This server does not host this topic ID.",
+            ErrorCode::TOPIC_AUTHORIZATION_FAILED => "Topic authorization failed.",
+            ErrorCode::GROUP_AUTHORIZATION_FAILED => "Group authorization failed.",
+            ErrorCode::CLUSTER_AUTHORIZATION_FAILED => "Cluster authorization failed.",
+            ErrorCode::NOT_CONTROLLER => "This is not the correct controller for this cluster.",
+            _ => return ApiError::silent(code),
+        };
+        ApiError::new(code, text)
+    }
+
+    /// Without text: where Kafka leaves it out because the code's own would be repeated.
+    pub fn silent(code: ErrorCode) -> ApiError {
+        ApiError {
+            code,
+            message: None,
+        }
+    }
+}
+
+/// Code and text of a result as response fields hold them.
+pub fn fields(result: Result<(), ApiError>) -> (i16, Option<String>) {
+    match result {
+        Ok(()) => (ErrorCode::NONE.0, None),
+        Err(error) => (error.code.0, error.message),
+    }
+}
