@@ -55,6 +55,12 @@ pub enum StartError {
         needed_bytes: u64,
         limit_bytes: u64,
     },
+    #[error(
+        "an event loop needs {needed_bytes} bytes of locked memory, and that much isn't left of \
+         the limit of {limit_bytes}, which counts all processes of the user; raise \
+         RLIMIT_MEMLOCK (`ulimit -l`, `LimitMEMLOCK=` in a systemd unit)"
+    )]
+    MemlockUsedUp { needed_bytes: u64, limit_bytes: u64 },
     #[error("this kernel lacks {missing}; Linux 6.1 or newer is needed, with io_uring enabled")]
     Kernel { missing: &'static str },
     #[error("can't run on CPU {cpu}: {source}")]
@@ -76,7 +82,8 @@ const RING_BYTES: u64 = 96 << 10;
 
 /// Checks before the start that `cores` event loops may lock the memory that they need.
 /// Root (or CAP_IPC_LOCK) is exempt. Memory that the same user has locked elsewhere
-/// counts as well and isn't seen here: then a core's own start fails with the same error.
+/// counts as well and isn't seen here: then a core's own start fails
+/// (`MemlockUsedUp`).
 pub fn check_memlock(cores: usize, backend: Backend) -> Result<(), StartError> {
     let limit_bytes = memlock_limit()?;
     let needed_bytes = memlock_needed(cores, backend);
@@ -126,9 +133,11 @@ pub(super) fn ring_error(error: io::Error, backend: Backend) -> StartError {
         Some(libc::EINVAL) => StartError::Kernel {
             missing: "deferred task work or provided buffers of io_uring",
         },
-        Some(libc::ENOMEM) => StartError::Memlock {
-            cores: 1,
-            needed_bytes: memlock_needed(1, backend),
+        Some(libc::ENOMEM) => StartError::MemlockUsedUp {
+            needed_bytes: match backend {
+                Backend::Ring => GLOMMIO_BYTES + RING_BYTES,
+                Backend::Bare => RING_BYTES,
+            },
             limit_bytes: memlock_limit().unwrap_or(0),
         },
         _ => StartError::Ring(error),

@@ -14,15 +14,19 @@
 //! ```
 
 mod core;
+mod disk;
+mod net;
 mod world;
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+pub use disk::SimDisk;
 pub use world::NodeId;
 use world::World;
 
-use crate::base::Nanos;
+use crate::base::{Millis, Nanos};
 use crate::io::Rt;
 
 /// The world, as the scenario sees it.
@@ -63,6 +67,42 @@ impl Sim {
     /// Stops a node in good order: its tasks are dropped, its disk keeps everything.
     pub fn shut_down(&self, node: NodeId) {
         self.world.shut_down(node);
+    }
+
+    /// Takes the power off a node: its tasks vanish, its peers hear nothing, its disk
+    /// keeps what was synced and, by the seed, parts of the rest.
+    pub fn crash(&self, node: NodeId) {
+        self.world.crash(node);
+    }
+
+    /// The node's address.
+    pub fn ip(&self, node: NodeId) -> IpAddr {
+        net::node_ip(node)
+    }
+
+    /// The node's disk, which outlives its boots.
+    pub fn disk(&self, node: NodeId) -> SimDisk {
+        self.world.disk(node)
+    }
+
+    /// Sets by how much a node's wall clock is ahead; the monotonic clock never jumps.
+    pub fn set_wall_ahead_ms(&self, node: NodeId, ahead: Millis) {
+        self.world.set_wall_ahead_ms(node, ahead);
+    }
+
+    /// Sets how long a segment takes from node to node.
+    pub fn set_latency(&self, min: Duration, max: Duration) {
+        self.world.net.borrow_mut().set_latency(min, max);
+    }
+
+    /// Lets nothing pass from one node to another (one way), or lets it pass again.
+    pub fn set_blocked(&self, from: NodeId, to: NodeId, blocked: bool) {
+        self.world.net.borrow_mut().set_blocked(from, to, blocked);
+    }
+
+    /// Breaks all connections between two nodes: both sides see a reset.
+    pub fn break_connections(&self, a: NodeId, b: NodeId) {
+        net::break_all(&self.world, a, b);
     }
 
     /// Runs a future as a task of a core until it is ready. Panics when that takes longer

@@ -16,6 +16,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::core::CoreView;
+use super::disk::SimDisk;
+use super::net::Net;
 use crate::base::{CoreId, Millis, Nanos, Rng};
 use crate::io::{Executor, Host, Queue, Rt, RunQueues};
 
@@ -27,6 +29,7 @@ pub(super) struct World {
     now: Cell<Nanos>,
     pub(super) rng: RefCell<Rng>,
     pub(super) nodes: RefCell<Vec<Node>>,
+    pub(super) net: RefCell<Net>,
     events: RefCell<BinaryHeap<Reverse<Scheduled>>>,
     events_made: Cell<u64>,
     trace: RefCell<String>,
@@ -36,6 +39,7 @@ pub(super) struct Node {
     /// By core; empty while the node is down.
     pub(super) cores: Vec<Rt>,
     pub(super) core_count: usize,
+    pub(super) disk: SimDisk,
     /// By how much its wall clock is ahead.
     pub(super) wall_ahead_ms: Millis,
     /// Counts its boots.
@@ -83,6 +87,7 @@ impl World {
             now: Cell::new(Nanos(0)),
             rng: RefCell::new(Rng::new(seed)),
             nodes: RefCell::new(Vec::new()),
+            net: RefCell::new(Net::new()),
             events: RefCell::new(BinaryHeap::new()),
             events_made: Cell::new(0),
             trace: RefCell::new(String::new()),
@@ -101,6 +106,12 @@ impl World {
     /// A number in `0..bound`, by the seed.
     pub(super) fn below(&self, bound: u64) -> u64 {
         self.rng.borrow_mut().below(bound)
+    }
+
+    /// A duration from `0..=max`, by the seed.
+    pub(super) fn delay_up_to(&self, max: Duration) -> Duration {
+        let nanos = u64::try_from(max.as_nanos()).unwrap_or(u64::MAX - 1);
+        Duration::from_nanos(self.below(nanos + 1))
     }
 
     pub(super) fn schedule(
@@ -131,10 +142,12 @@ impl World {
 
     pub(super) fn add_node(&self, cores: usize) -> NodeId {
         assert!(cores > 0, "a node has a core");
+        let seed = self.rng.borrow_mut().next_u64();
         let mut nodes = self.nodes.borrow_mut();
         nodes.push(Node {
             cores: Vec::new(),
             core_count: cores,
+            disk: SimDisk::new(seed),
             wall_ahead_ms: 0,
             epoch: 0,
         });
@@ -142,12 +155,12 @@ impl World {
     }
 
     pub(super) fn boot(self: &Rc<Self>, node: NodeId) -> Vec<Rt> {
-        let (count, epoch) = {
+        let (count, epoch, disk) = {
             let mut nodes = self.nodes.borrow_mut();
             let node = &mut nodes[node.0];
             assert!(node.cores.is_empty(), "a node is booted while it is down");
             node.epoch += 1;
-            (node.core_count, node.epoch)
+            (node.core_count, node.epoch, node.disk.clone())
         };
         self.note(format_args!("boot node {} epoch {epoch}", node.0));
         let cores: Vec<Rt> = (0..count)
@@ -157,7 +170,8 @@ impl World {
                 let view = CoreView {
                     world: self.clone(),
                     node,
-                    disk: Rc::new(crate::io::RealDisk),
+                    epoch,
+                    disk: disk.clone(),
                 };
                 let seed = self.rng.borrow_mut().next_u64();
                 Rt::simulated(core, executor, seed, Rc::new(view))
@@ -169,10 +183,45 @@ impl World {
 
     /// Drops all tasks of a node and what they hold.
     pub(super) fn shut_down(&self, node: NodeId) {
-        let cores = std::mem::take(&mut self.nodes.borrow_mut()[node.0].cores);
+        let cores = self.nodes.borrow()[node.0].cores.clone();
         for rt in &cores {
             rt.close();
         }
+        self.nodes.borrow_mut()[node.0].cores.clear();
+    }
+
+    /// Takes the power off a node: its tasks vanish, its connections fall silent, and its
+    /// disk keeps what is durable and parts of the rest.
+    pub(super) fn crash(&self, node: NodeId) {
+        self.note(format_args!("crash node {}", node.0));
+        let (cores, disk) = {
+            let mut nodes = self.nodes.borrow_mut();
+            let node = &mut nodes[node.0];
+            (std::mem::take(&mut node.cores), node.disk.clone())
+        };
+        for rt in &cores {
+            rt.close();
+        }
+        disk.crash();
+    }
+
+    pub(super) fn is_up(&self, node: NodeId, epoch: u64) -> bool {
+        self.epoch_if_up(node) == Some(epoch)
+    }
+
+    /// Which boot a node is in; none while it is down or is no node.
+    pub(super) fn epoch_if_up(&self, node: NodeId) -> Option<u64> {
+        let nodes = self.nodes.borrow();
+        let node = nodes.get(node.0).filter(|node| !node.cores.is_empty())?;
+        Some(node.epoch)
+    }
+
+    pub(super) fn disk(&self, node: NodeId) -> SimDisk {
+        self.nodes.borrow()[node.0].disk.clone()
+    }
+
+    pub(super) fn set_wall_ahead_ms(&self, node: NodeId, ahead: Millis) {
+        self.nodes.borrow_mut()[node.0].wall_ahead_ms = ahead;
     }
 
     pub(super) fn shut_down_all(&self) {
@@ -184,21 +233,29 @@ impl World {
         drop(events);
     }
 
+    /// Moves the clock.
+    fn set_now(&self, now: Nanos) {
+        self.now.set(now);
+        for (index, node) in self.nodes.borrow().iter().enumerate() {
+            node.disk.set_wall_ms(self.wall_ms(NodeId(index)));
+        }
+    }
+
     /// One step; false when nothing is left to happen before `until`, where the clock
     /// then stands.
     pub(super) fn step(self: &Rc<Self>, until: Nanos) -> bool {
-        self.now
-            .set(self.now() + Duration::from_nanos(self.below(STEP_NANOS_MAX)));
+        let took = Duration::from_nanos(self.below(STEP_NANOS_MAX));
+        self.set_now(self.now() + took);
         if self.run_due_event() || self.run_some_core() {
             return true;
         }
         match self.next_time() {
             Some(at) if at <= until => {
-                self.now.set(at.max(self.now()));
+                self.set_now(at.max(self.now()));
                 true
             }
             _ => {
-                self.now.set(until.max(self.now()));
+                self.set_now(until.max(self.now()));
                 false
             }
         }
