@@ -1,0 +1,320 @@
+//! Reading a [`Log`]: by offset for fetches, by timestamp for ListOffsets, aborted
+//! transactions for read-committed consumers.
+
+use std::io;
+
+use smallvec::SmallVec;
+
+use super::error::{LogError, ReadError};
+use super::log::{Log, LogPosition};
+use super::scan::Located;
+use super::segment::Segment;
+use super::txn_index::AbortedTxn;
+use crate::base::{LeaderEpoch, Millis, Offset};
+use crate::io::Chunk;
+use crate::record::{self, BatchView};
+
+/// What a fetch of one partition gets.
+#[derive(Debug)]
+pub struct LogRead {
+    /// In order, back to back; all of one kind.
+    pub chunks: SmallVec<[Chunk; 2]>,
+    pub bytes: usize,
+    /// The batch that the fetch offset lies in: where the chunks begin.
+    pub start: LogPosition,
+    /// Whether that is on the segment being appended to.
+    pub on_active_segment: bool,
+    /// The first batch is larger than the limit, and `min_one` was not given.
+    pub first_batch_too_large: bool,
+}
+
+/// A record found by its timestamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundTimestamp {
+    pub timestamp: Millis,
+    pub offset: Offset,
+    /// -1 where the batch has none.
+    pub leader_epoch: LeaderEpoch,
+}
+
+impl Log {
+    /// Reads at most `max_bytes` from the batch that contains `offset` on, up to the batch
+    /// that contains `upper` (excluded), within one segment; the last batch may be cut
+    /// off. With `min_one` the first batch comes whole even if it is larger.
+    pub fn read(
+        &mut self,
+        offset: Offset,
+        max_bytes: usize,
+        upper: Offset,
+        min_one: bool,
+    ) -> Result<LogRead, ReadError> {
+        if offset < self.log_start_offset || offset > self.log_end_offset {
+            return Err(ReadError::OffsetOutOfRange {
+                offset,
+                log_start_offset: self.log_start_offset,
+                log_end_offset: self.log_end_offset,
+            });
+        }
+        let upper = upper.min(self.log_end_offset);
+        if offset >= upper {
+            return Ok(self.empty_read(self.position_of(offset)?));
+        }
+        if let Some(found) = self.tail.find(offset) {
+            let start = LogPosition {
+                offset: found.base_offset,
+                segment_base_offset: found.segment_base_offset,
+                position: found.position,
+            };
+            let limit = self.position_limit(&start, upper)?;
+            return Ok(self.limited_read(
+                start,
+                found.size,
+                limit,
+                max_bytes,
+                min_one,
+                |log, len| log.tail.chunks(&found, len),
+            ));
+        }
+        let Some((index, located)) = self.locate(offset)? else {
+            return Ok(self.empty_read(self.end_position()));
+        };
+        let segment = &self.segments[index];
+        let start = position_in(segment, &located);
+        let limit = self.position_limit(&start, upper)?;
+        let size = located.header.size;
+        let file = self.segments[index].file().clone();
+        Ok(
+            self.limited_read(start, size, limit, max_bytes, min_one, |_, len| {
+                let chunk = Chunk::File {
+                    file,
+                    position: located.position,
+                    len: len as u32,
+                };
+                SmallVec::from_iter([chunk])
+            }),
+        )
+    }
+
+    /// Where the batch that contains `offset` starts; the log's end if there is none.
+    pub fn position_of(&self, offset: Offset) -> Result<LogPosition, LogError> {
+        if offset >= self.log_end_offset {
+            return Ok(self.end_position());
+        }
+        if let Some(found) = self.tail.find(offset) {
+            return Ok(LogPosition {
+                offset: found.base_offset,
+                segment_base_offset: found.segment_base_offset,
+                position: found.position,
+            });
+        }
+        Ok(match self.locate(offset)? {
+            Some((index, located)) => position_in(&self.segments[index], &located),
+            None => self.end_position(),
+        })
+    }
+
+    /// The first record at or after the log start offset with this timestamp or a later
+    /// one. The caller compares its offset with what the client may see.
+    pub fn offset_for_timestamp(
+        &self,
+        timestamp: Millis,
+    ) -> Result<Option<FoundTimestamp>, LogError> {
+        for segment in &self.segments {
+            if segment.largest_timestamp()? >= timestamp {
+                return self.find_timestamp(segment, timestamp);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first record with the largest timestamp of the log (KIP-734). `None` where no
+    /// record has a timestamp.
+    pub fn max_timestamp(&self) -> Result<Option<FoundTimestamp>, LogError> {
+        // Of equal ones the first segment, as `max_by_key` would give the last.
+        let Some(segment) = self
+            .segments
+            .iter()
+            .rev()
+            .max_by_key(|s| s.max_timestamp().timestamp)
+        else {
+            return Ok(None);
+        };
+        let max = segment.max_timestamp();
+        let indexed = segment.offset_index.lookup(&*self.disk, max.offset);
+        let from = indexed.map_err(LogError::io("searching", segment.path()))?;
+        let mut scan = segment.headers_from(from.position);
+        let reading = "reading timestamps of";
+        while let Some(located) = scan
+            .next_valid()
+            .map_err(LogError::io(reading, segment.path()))?
+        {
+            if located.header.max_timestamp == max.timestamp {
+                return find_in_batch(segment, &located, |batch| {
+                    record::offset_of_max_timestamp(batch)
+                });
+            }
+        }
+        Ok(None)
+    }
+
+    /// Transactions that were aborted and overlap what was read from `offset` on.
+    pub fn aborted_transactions(
+        &self,
+        offset: Offset,
+        read: &LogRead,
+    ) -> Result<Vec<AbortedTxn>, LogError> {
+        let mut found = Vec::new();
+        let Some(first) = self.segment_at(read.start.segment_base_offset) else {
+            return Ok(found);
+        };
+        let segment = &self.segments[first];
+        let end = u64::from(read.start.position) + read.bytes as u64;
+        let indexed = segment
+            .offset_index
+            .lookup_position(&*self.disk, end)
+            .map_err(LogError::io("searching", segment.path()))?;
+        let upper = match (indexed, self.segments.get(first + 1)) {
+            (Some(entry), _) => entry.offset,
+            (None, Some(next)) => next.base_offset(),
+            (None, None) => self.log_end_offset,
+        };
+        for segment in self.segments.range(first..) {
+            let complete = segment
+                .txn_index
+                .collect(&*self.disk, offset, upper, &mut found)
+                .map_err(LogError::io("reading transactions of", segment.path()))?;
+            if complete {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The segment and the batch that contains `offset`, or the first batch after it.
+    fn locate(&self, offset: Offset) -> Result<Option<(usize, Located)>, LogError> {
+        let Some(first) = self.segment_at(offset) else {
+            return Ok(None);
+        };
+        for index in first..self.segments.len() {
+            if let Some(located) = self.segments[index].locate(&*self.disk, offset)? {
+                return Ok(Some((index, located)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where a read from `start` up to the batch with `upper` must end.
+    fn position_limit(&mut self, start: &LogPosition, upper: Offset) -> Result<u32, LogError> {
+        let end = if upper >= self.log_end_offset {
+            self.end_position()
+        } else if let Some((_, end)) = self.upper_bound.filter(|(cached, _)| *cached == upper) {
+            end
+        } else {
+            let end = self.position_of(upper)?;
+            self.upper_bound = Some((upper, end));
+            end
+        };
+        if end.segment_base_offset == start.segment_base_offset {
+            return Ok(end.position);
+        }
+        let index = self.segment_at(start.segment_base_offset);
+        Ok(index.map_or(0, |index| self.segments[index].size()))
+    }
+
+    /// Applies the size rules.
+    fn limited_read(
+        &self,
+        start: LogPosition,
+        first_size: u32,
+        limit: u32,
+        max_bytes: usize,
+        min_one: bool,
+        chunks: impl FnOnce(&Log, usize) -> SmallVec<[Chunk; 2]>,
+    ) -> LogRead {
+        let available = limit.saturating_sub(start.position) as usize;
+        let first_batch_too_large = !min_one && max_bytes < first_size as usize;
+        if available == 0 || first_batch_too_large {
+            return LogRead {
+                first_batch_too_large,
+                ..self.empty_read(start)
+            };
+        }
+        let bytes = available.min(max_bytes.max(first_size as usize));
+        LogRead {
+            chunks: chunks(self, bytes),
+            bytes,
+            ..self.empty_read(start)
+        }
+    }
+
+    fn empty_read(&self, start: LogPosition) -> LogRead {
+        LogRead {
+            chunks: SmallVec::new(),
+            bytes: 0,
+            start,
+            on_active_segment: start.segment_base_offset == self.active().base_offset(),
+            first_batch_too_large: false,
+        }
+    }
+
+    fn find_timestamp(
+        &self,
+        segment: &Segment,
+        timestamp: Millis,
+    ) -> Result<Option<FoundTimestamp>, LogError> {
+        let start = self.log_start_offset;
+        let from = || -> io::Result<u32> {
+            let earlier = segment.time_index.lookup(&*self.disk, timestamp)?;
+            let from = earlier.offset.max(start);
+            Ok(segment.offset_index.lookup(&*self.disk, from)?.position)
+        };
+        let from = from().map_err(LogError::io("searching", segment.path()))?;
+        let mut scan = segment.headers_from(from);
+        while let Some(located) = scan
+            .next_valid()
+            .map_err(LogError::io("reading timestamps of", segment.path()))?
+        {
+            let header = &located.header;
+            if header.max_timestamp < timestamp || header.last_offset() < start {
+                continue;
+            }
+            let found = find_in_batch(segment, &located, |batch| {
+                record::first_at_or_after(batch, timestamp, start)
+            })?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn position_in(segment: &Segment, located: &Located) -> LogPosition {
+    LogPosition {
+        offset: located.header.base_offset,
+        segment_base_offset: segment.base_offset(),
+        // Within a segment, so less than 2^31.
+        position: located.position as u32,
+    }
+}
+
+fn find_in_batch(
+    segment: &Segment,
+    located: &Located,
+    search: impl FnOnce(
+        &BatchView<'_>,
+    ) -> Result<Option<record::search::TimestampOffset>, record::RecordsError>,
+) -> Result<Option<FoundTimestamp>, LogError> {
+    let corrupt = |reason: String| {
+        let error = io::Error::new(io::ErrorKind::InvalidData, reason);
+        LogError::io("reading records of", segment.path())(error)
+    };
+    let bytes = segment.read_batch(located)?;
+    let batch = BatchView::parse(&bytes).map_err(|error| corrupt(error.to_string()))?;
+    let found = search(&batch).map_err(|error| corrupt(error.to_string()))?;
+    Ok(found.map(|found| FoundTimestamp {
+        timestamp: found.timestamp,
+        offset: found.offset,
+        leader_epoch: located.header.leader_epoch,
+    }))
+}

@@ -1,0 +1,312 @@
+//! What happens to a [`Log`] besides appends and reads: flushing, retention, moving the
+//! start, truncation, closing.
+
+use std::sync::Arc;
+
+use super::error::LogError;
+use super::log::{FlushScope, FlushWork, Log};
+use super::recovery;
+use super::segment::Segment;
+use crate::base::{Millis, Offset};
+use crate::io::disk::File;
+
+/// Why segments are deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeletionReason {
+    BelowLogStart,
+    RetentionBytes,
+    RetentionMs,
+}
+
+impl Log {
+    /// Records that aren't known to be synced.
+    pub fn unflushed(&self) -> i64 {
+        self.log_end_offset - self.recovery_point
+    }
+
+    /// Whether `flush.messages` asks for a flush.
+    pub fn is_flush_due(&self) -> bool {
+        self.unflushed() >= self.config.flush_messages
+    }
+
+    /// Takes what has to be synced to reach `scope`; `None` when nothing is left. The
+    /// caller has one flush of a log in flight at a time, and takes the log's directory
+    /// offline if it fails: a failed sync can't be repeated.
+    pub fn take_flush_work(&mut self, scope: FlushScope) -> Result<Option<FlushWork>, LogError> {
+        self.ensure_online()?;
+        self.flush_work(scope)
+    }
+
+    fn flush_work(&mut self, scope: FlushScope) -> Result<Option<FlushWork>, LogError> {
+        let up_to = match scope {
+            FlushScope::All => self.log_end_offset,
+            FlushScope::Rolled => self.active().base_offset().min(self.log_end_offset),
+        };
+        let mut files: Vec<_> = self.unsynced.epochs.take().into_iter().collect();
+        files.append(&mut self.unsynced.others);
+        if up_to > self.recovery_point {
+            let first = self.segment_at(self.recovery_point).unwrap_or(0);
+            let segments = self.segments.range(first..);
+            let unflushed = segments.take_while(|segment| segment.base_offset() < up_to);
+            files.extend(unflushed.map(|segment| segment.file().clone()));
+        }
+        if self.unsynced.names {
+            files.push(self.open_dir(false)?);
+            self.unsynced.names = false;
+        }
+        if self.unsynced.dir_name {
+            files.push(self.open_dir(true)?);
+            self.unsynced.dir_name = false;
+        }
+        if files.is_empty() {
+            return Ok(None);
+        }
+        let up_to = up_to.max(self.recovery_point);
+        Ok(Some(FlushWork { up_to, files }))
+    }
+
+    /// All files of the work that reaches `up_to` have been synced.
+    pub fn on_flushed(&mut self, up_to: Offset) {
+        // The log may have been truncated meanwhile.
+        let up_to = up_to.min(self.log_end_offset);
+        self.recovery_point = self.recovery_point.max(up_to);
+    }
+
+    /// Moves the start of the log, to at most the high watermark: records were deleted
+    /// (DeleteRecords), or the leader has moved its start. False where it is there
+    /// already. Segments go with the next [`Log::delete_old_segments`].
+    pub fn increase_log_start_offset(&mut self, offset: Offset) -> Result<bool, LogError> {
+        self.ensure_online()?;
+        assert!(
+            offset <= self.log_end_offset,
+            "the log starts at or before its end"
+        );
+        if offset <= self.log_start_offset {
+            return Ok(false);
+        }
+        self.log_start_offset = offset;
+        self.recovery_point = self.recovery_point.max(offset);
+        if self.epochs.truncate_from_start(offset) {
+            self.write_epochs()?;
+        }
+        self.producers.on_replicated_up_to(offset);
+        Ok(true)
+    }
+
+    /// Applies retention: the rule of the start offset, then size, then time. Returns the
+    /// number of segments that went; their files wait in
+    /// [`Log::take_pending_deletions`].
+    pub fn delete_old_segments(
+        &mut self,
+        now_ms: Millis,
+        high_watermark: Offset,
+    ) -> Result<usize, LogError> {
+        self.ensure_online()?;
+        let mut reasons = vec![DeletionReason::BelowLogStart];
+        if self.config.cleanup_delete {
+            reasons.extend([DeletionReason::RetentionBytes, DeletionReason::RetentionMs]);
+        }
+        let mut deleted = 0;
+        for reason in reasons {
+            let count = self.count_deletable(reason, now_ms, high_watermark)?;
+            deleted += self.delete_first_segments(count, reason, now_ms)?;
+        }
+        Ok(deleted)
+    }
+
+    fn count_deletable(
+        &self,
+        reason: DeletionReason,
+        now_ms: Millis,
+        high_watermark: Offset,
+    ) -> Result<usize, LogError> {
+        let mut excess = match self.config.retention_bytes {
+            ..0 => -1,
+            limit => self.size_in_bytes() as i64 - limit,
+        };
+        let mut count = 0;
+        for (index, segment) in self.segments.iter().enumerate() {
+            let next = self.segments.get(index + 1);
+            let end_offset = next.map_or(self.log_end_offset, Segment::base_offset);
+            // The log never starts beyond the high watermark.
+            if end_offset > high_watermark || (next.is_none() && segment.size() == 0) {
+                break;
+            }
+            let is_due = match reason {
+                DeletionReason::BelowLogStart => {
+                    next.is_some() && end_offset <= self.log_start_offset
+                }
+                DeletionReason::RetentionBytes => {
+                    excess -= i64::from(segment.size());
+                    excess >= 0
+                }
+                DeletionReason::RetentionMs => {
+                    let limit = self.config.retention_ms;
+                    limit >= 0 && now_ms.saturating_sub(segment.largest_timestamp()?) > limit
+                }
+            };
+            if !is_due {
+                break;
+            }
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    fn delete_first_segments(
+        &mut self,
+        count: usize,
+        reason: DeletionReason,
+        now_ms: Millis,
+    ) -> Result<usize, LogError> {
+        if count == 0 {
+            return Ok(0);
+        }
+        if count == self.segments.len() {
+            self.roll(now_ms)?;
+        }
+        let log_start_offset = self.segments[count].base_offset();
+        self.increase_log_start_offset(log_start_offset.min(self.log_end_offset))?;
+        for segment in self.segments.drain(..count).collect::<Vec<_>>() {
+            tracing::info!(
+                dir = %self.dir.display(),
+                offset = segment.base_offset().0,
+                ?reason,
+                "deleting segment"
+            );
+            self.retire(segment)?;
+        }
+        self.invariants();
+        Ok(count)
+    }
+
+    /// Has a segment's files deleted later. Reads in flight keep theirs open.
+    fn retire(&mut self, mut segment: Segment) -> Result<(), LogError> {
+        let renamed = segment.rename_deleted(&*self.disk);
+        let renamed = self.check(renamed)?;
+        self.pending_deletions.extend(renamed);
+        self.unsynced.names = true;
+        let removed = self
+            .snapshots
+            .remove(&*self.disk, segment.base_offset())
+            .map_err(LogError::io("removing a snapshot of", &self.dir));
+        self.check(removed)
+    }
+
+    /// Drops the batch that contains `offset` and everything after it: the leader's log
+    /// goes on differently. False where the log ends at or before it. If this lowers the
+    /// recovery point below the checkpointed one, the caller writes the checkpoint before
+    /// anything is appended: recovery would take the new records for synced ones.
+    pub fn truncate_to(&mut self, offset: Offset, now_ms: Millis) -> Result<bool, LogError> {
+        self.ensure_online()?;
+        assert!(offset.0 >= 0, "logs begin at 0");
+        if offset >= self.log_end_offset {
+            // An epoch without records may have to go all the same.
+            if self.epochs.truncate_from_end(self.log_end_offset) {
+                self.write_epochs()?;
+            }
+            return Ok(false);
+        }
+        if self.segments[0].base_offset() > offset {
+            self.truncate_fully_and_start_at(offset, now_ms)?;
+            return Ok(true);
+        }
+        let truncated = self.truncate_segments(offset, now_ms);
+        self.check(truncated)?;
+        Ok(true)
+    }
+
+    fn truncate_segments(&mut self, offset: Offset, now_ms: Millis) -> Result<(), LogError> {
+        self.tail.clear();
+        self.upper_bound = None;
+        let keep = self.segments.partition_point(|s| s.base_offset() <= offset);
+        // From the end, so that a failure half-way leaves no gap.
+        while self.segments.len() > keep {
+            let segment = self.segments.pop_back().expect("more than are kept");
+            self.retire(segment)?;
+        }
+        let disk = self.disk.clone();
+        let active = self.active_mut();
+        active.truncate_to(&*disk, offset, now_ms)?;
+        // Not `offset`, if that lay within a batch.
+        let end = active.next_offset(&*disk)?;
+        let end = end.max(active.base_offset()).min(offset);
+        self.log_end_offset = end.max(self.log_start_offset.min(offset));
+        self.log_start_offset = self.log_start_offset.min(offset);
+        self.recovery_point = self.recovery_point.min(self.log_end_offset);
+        if self.epochs.truncate_from_end(self.log_end_offset) {
+            self.write_epochs()?;
+        }
+        recovery::rebuild_producers(self, now_ms)?;
+        self.invariants();
+        Ok(())
+    }
+
+    /// Drops everything; the log goes on at `offset`.
+    pub fn truncate_fully_and_start_at(
+        &mut self,
+        offset: Offset,
+        now_ms: Millis,
+    ) -> Result<(), LogError> {
+        self.ensure_online()?;
+        let truncated = self.restart_at(offset, now_ms);
+        self.check(truncated)?;
+        self.log_start_offset = offset;
+        self.log_end_offset = offset;
+        self.recovery_point = offset;
+        self.producers.clear(offset);
+        self.invariants();
+        Ok(())
+    }
+
+    fn restart_at(&mut self, offset: Offset, now_ms: Millis) -> Result<(), LogError> {
+        self.tail.clear();
+        self.upper_bound = None;
+        while let Some(segment) = self.segments.pop_back() {
+            self.retire(segment)?;
+        }
+        let jitter_ms = self.draw_jitter();
+        let created = Segment::create(&*self.disk, &self.dir, offset, now_ms, jitter_ms)?;
+        self.segments.push_back(created);
+        self.epochs.clear();
+        self.write_epochs()?;
+        let removed = self.snapshots.retain(&*self.disk, |_| false);
+        removed.map_err(LogError::io("removing snapshots of", &self.dir))?;
+        self.snapshots.set_last(Offset(0));
+        Ok(())
+    }
+
+    /// Ends the log's use: indexes and a snapshot of the producers are written, so that
+    /// after the returned work is synced the clean shutdown marker may be.
+    pub fn prepare_close(&mut self) -> Result<FlushWork, LogError> {
+        self.ensure_online()?;
+        let disk = self.disk.clone();
+        let sealed = self.active_mut().seal(&*disk);
+        let sealed = self.check(sealed)?;
+        self.unsynced.others.extend(sealed);
+        self.take_snapshot()?;
+        let work = self.flush_work(FlushScope::All)?;
+        self.offline = true;
+        Ok(work.unwrap_or(FlushWork {
+            up_to: self.log_end_offset,
+            files: Vec::new(),
+        }))
+    }
+
+    /// [`Log::prepare_close`] with everything synced before it returns.
+    pub fn close(&mut self) -> Result<(), LogError> {
+        let work = self.prepare_close()?;
+        work.sync().map_err(LogError::io("syncing", &self.dir))?;
+        self.on_flushed(work.up_to);
+        Ok(())
+    }
+
+    fn open_dir(&self, parent: bool) -> Result<Arc<dyn File>, LogError> {
+        let dir = match (parent, self.dir.parent()) {
+            (true, Some(parent)) => parent,
+            _ => &self.dir,
+        };
+        let opened = self.disk.open_dir(dir);
+        opened.map_err(LogError::io("opening directory", dir))
+    }
+}

@@ -1,0 +1,777 @@
+//! Opening a [`Log`]: after a clean stop its files are taken as they are, after any other
+//! everything from the recovery point on is read and checked.
+//!
+//! Steps, as in Kafka's `LogLoader`:
+//! 1. `.deleted` and `.cleaned` files go. `.swap` files are the complete output of a
+//!    compaction: they take the place of the segments that they cover.
+//! 2. Indexes without a `.log` go. A segment whose indexes are missing or can't be right
+//!    is recovered: read from its start, batches checked, indexes built anew.
+//! 3. Without the clean marker, so are the segment that holds the recovery point and all
+//!    later ones. At the first batch that isn't whole and valid the segment is cut, and
+//!    later segments are deleted.
+//! 4. Epochs are cut to the log's bounds; epochs found while recovering are added. Should
+//!    the epochs' file be damaged after an unclean stop, all segments are recovered.
+//! 5. Producers come from the latest snapshot, brought up to the end by reading on.
+//!
+//! A clean marker without any snapshot means that there were no producers, as in Kafka.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::append::parse_marker;
+use super::batch_header::{BatchHeader, HeaderError};
+use super::checkpoint::Durability;
+use super::config::{LogConfig, OpenParams};
+use super::error::LogError;
+use super::leader_epoch::LeaderEpochCache;
+use super::log::{Log, Unsynced, draw_jitter};
+use super::names;
+use super::offset_index::relative_offset;
+use super::partition_metadata;
+use super::producer_snapshot::{SnapshotError, Snapshots};
+use super::producer_state::ProducerStates;
+use super::scan::{BatchScan, HeaderScan};
+use super::segment::Segment;
+use super::tail_cache::TailPool;
+use crate::base::{Millis, Offset, Rng, Uuid};
+use crate::io::disk::{Disk, File, OpenMode};
+use crate::record::BatchView;
+
+/// What opening a log came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// Segments that were read from start to end.
+    pub recovered_segments: usize,
+    /// Bytes cut off because they were no whole and valid batch.
+    pub truncated_bytes: u64,
+    /// Segments deleted because one before them had to be cut, or the log starts beyond.
+    pub deleted_segments: usize,
+    /// Places between recovered segments where offsets are missing. Compaction and
+    /// followers of compacted logs leave such places; so does a power cut that took the
+    /// unsynced end of a segment but not what followed it.
+    pub gaps: usize,
+}
+
+impl Log {
+    /// Opens the log in `dir`, or begins one there.
+    pub fn open(
+        disk: Rc<dyn Disk>,
+        dir: &Path,
+        config: LogConfig,
+        params: &OpenParams,
+        tail_pool: &TailPool,
+        now_ms: Millis,
+    ) -> Result<(Log, RecoveryReport), LogError> {
+        let mut loader = Loader::new(&*disk, dir, &config, params, now_ms)?;
+        loader.remove_leftovers()?;
+        loader.open_segments()?;
+        loader.recover_unflushed()?;
+        let loaded = loader.finish()?;
+        let log = Log {
+            dir: dir.to_owned(),
+            config,
+            topic_id: loaded.topic_id,
+            segments: loaded.segments,
+            log_start_offset: loaded.log_start_offset,
+            log_end_offset: loaded.log_end_offset,
+            recovery_point: loaded.recovery_point,
+            epochs: loaded.epochs,
+            producers: loaded.producers,
+            snapshots: loaded.snapshots,
+            producer_id_expiration_ms: params.producer_id_expiration_ms,
+            tail: tail_pool.cache(),
+            unsynced: loaded.unsynced,
+            pending_deletions: loaded.pending_deletions,
+            offline: false,
+            rng: loaded.rng,
+            upper_bound: None,
+            headers: Vec::new(),
+            disk,
+        };
+        log.invariants();
+        Ok((log, loaded.report))
+    }
+}
+
+/// Brings the producers of a truncated log to its end.
+pub(super) fn rebuild_producers(log: &mut Log, now_ms: Millis) -> Result<(), LogError> {
+    let had_producers =
+        !log.producers.is_empty() || log.producers.end_offset() < log.log_end_offset;
+    let mut rebuild = Rebuild {
+        disk: &*log.disk,
+        dir: &log.dir,
+        log_start_offset: log.log_start_offset,
+        now_ms,
+        expiration_ms: log.producer_id_expiration_ms,
+        snapshots: &mut log.snapshots,
+        unsynced: &mut log.unsynced.others,
+    };
+    rebuild.run(
+        &log.segments,
+        log.log_end_offset,
+        had_producers,
+        &mut log.producers,
+    )
+}
+
+struct Loader<'a> {
+    disk: &'a dyn Disk,
+    dir: &'a Path,
+    config: &'a LogConfig,
+    params: &'a OpenParams,
+    now_ms: Millis,
+    rng: Rng,
+    topic_id: Option<Uuid>,
+    segments: VecDeque<Segment>,
+    epochs: LeaderEpochCache,
+    epochs_changed: bool,
+    /// Where recovery begins if the stop was unclean.
+    recovery_point: Offset,
+    /// Reflects the log up to the last recovered segment's end.
+    producers: Option<ProducerStates>,
+    snapshots: Snapshots,
+    unsynced: Unsynced,
+    pending_deletions: Vec<PathBuf>,
+    report: RecoveryReport,
+}
+
+struct Loaded {
+    topic_id: Option<Uuid>,
+    segments: VecDeque<Segment>,
+    log_start_offset: Offset,
+    log_end_offset: Offset,
+    recovery_point: Offset,
+    epochs: LeaderEpochCache,
+    producers: ProducerStates,
+    snapshots: Snapshots,
+    unsynced: Unsynced,
+    pending_deletions: Vec<PathBuf>,
+    rng: Rng,
+    report: RecoveryReport,
+}
+
+impl<'a> Loader<'a> {
+    fn new(
+        disk: &'a dyn Disk,
+        dir: &'a Path,
+        config: &'a LogConfig,
+        params: &'a OpenParams,
+        now_ms: Millis,
+    ) -> Result<Self, LogError> {
+        let mut unsynced = Unsynced::default();
+        let prepare = || -> io::Result<(Option<Uuid>, Snapshots)> {
+            if !disk.exists(dir)? {
+                disk.create_dir_all(dir)?;
+                unsynced.dir_name = true;
+            }
+            let mut topic_id = partition_metadata::read(disk, dir)?;
+            if let (None, Some(id)) = (topic_id, params.topic_id) {
+                let durability = Durability::WithNextFlush;
+                let file = partition_metadata::write(disk, dir, id, durability)?;
+                unsynced.others.push(file);
+                unsynced.names = true;
+                topic_id = Some(id);
+            }
+            Ok((topic_id, Snapshots::list(disk, dir)?))
+        };
+        let mut prepare = prepare;
+        let (topic_id, snapshots) = prepare().map_err(LogError::io("opening log", dir))?;
+        if let (Some(found), Some(expected)) = (topic_id, params.topic_id)
+            && found != expected
+        {
+            let path = dir.to_owned();
+            return Err(LogError::InconsistentTopicId {
+                path,
+                found,
+                expected,
+            });
+        }
+        let mut recovery_point = params.recovery_point;
+        let epochs = match LeaderEpochCache::read(disk, dir) {
+            Ok(epochs) => epochs,
+            Err(error) if params.clean => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(dir = %dir.display(), %error, "leader epochs are read from the log");
+                recovery_point = Offset(0);
+                LeaderEpochCache::default()
+            }
+        };
+        Ok(Loader {
+            disk,
+            dir,
+            config,
+            params,
+            now_ms,
+            rng: Rng::new(params.seed),
+            topic_id,
+            segments: VecDeque::new(),
+            epochs,
+            epochs_changed: false,
+            recovery_point,
+            producers: None,
+            snapshots,
+            unsynced,
+            pending_deletions: Vec::new(),
+            report: RecoveryReport::default(),
+        })
+    }
+
+    /// Step 1.
+    fn remove_leftovers(&mut self) -> Result<(), LogError> {
+        let (disk, dir) = (self.disk, self.dir);
+        let clean_up = || -> io::Result<bool> {
+            let files = |suffix: &str| -> io::Result<Vec<String>> {
+                let files = disk.read_dir(dir)?.into_iter();
+                let files = files.filter(|file| !file.is_dir && file.name.ends_with(suffix));
+                Ok(files.map(|file| file.name).collect())
+            };
+            let mut changed = false;
+            for name in files(names::DELETED)? {
+                if !name.ends_with(names::CHECKPOINT_DELETED) {
+                    disk.remove_file(&dir.join(name))?;
+                    changed = true;
+                }
+            }
+            let cleaned = files(names::CLEANED)?;
+            // Swaps that stand behind unfinished output belong to the same, unfinished work.
+            let bases = cleaned
+                .iter()
+                .filter_map(|name| names::parse_file_name(name));
+            let unfinished = bases.map(|(offset, _)| offset).min();
+            for name in files(names::SWAP)? {
+                let base = names::parse_file_name(&name).map(|(offset, _)| offset);
+                if unfinished.is_some_and(|limit| base.is_some_and(|base| base >= limit)) {
+                    disk.remove_file(&dir.join(name))?;
+                    changed = true;
+                }
+            }
+            for name in cleaned {
+                disk.remove_file(&dir.join(name))?;
+                changed = true;
+            }
+            Ok(finish_swaps(disk, dir, &files(names::SWAP)?)? || changed)
+        };
+        let changed = clean_up().map_err(LogError::io("cleaning up", dir))?;
+        self.unsynced.names |= changed;
+        // A finished swap may have taken a snapshot away.
+        self.snapshots = Snapshots::list(disk, dir).map_err(LogError::io("listing", dir))?;
+        Ok(())
+    }
+
+    /// Step 2.
+    fn open_segments(&mut self) -> Result<(), LogError> {
+        let mut bases = Vec::new();
+        let mut indexes = Vec::new();
+        let entries = self.disk.read_dir(self.dir);
+        for entry in entries.map_err(LogError::io("listing", self.dir))? {
+            match names::parse_file_name(&entry.name) {
+                _ if entry.is_dir => {}
+                Some((base, names::LOG)) => bases.push(base),
+                Some((base, names::OFFSET_INDEX | names::TIME_INDEX | names::TXN_INDEX)) => {
+                    indexes.push((base, entry.name))
+                }
+                _ => {}
+            }
+        }
+        bases.sort_unstable();
+        for (base, name) in indexes {
+            if bases.binary_search(&base).is_err() {
+                tracing::warn!(dir = %self.dir.display(), name, "removing index without a log");
+                let path = self.dir.join(name);
+                let removed = self.disk.remove_file(&path);
+                removed.map_err(LogError::io("removing", &path))?;
+            }
+        }
+        for base in bases {
+            let jitter_ms = draw_jitter(self.config, &mut self.rng);
+            let segment = Segment::open(self.disk, self.dir, base, self.now_ms, jitter_ms)?;
+            let is_sane = segment.is_sane(self.disk)?;
+            self.segments.push_back(segment);
+            // Otherwise step 3 gets to it anyway.
+            let is_flushed = self.params.clean || base < self.recovery_point;
+            if !is_sane && is_flushed {
+                tracing::error!(dir = %self.dir.display(), offset = base.0, "rebuilding indexes");
+                self.recover_segment(self.segments.len() - 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Step 3.
+    fn recover_unflushed(&mut self) -> Result<(), LogError> {
+        if self.params.clean {
+            return Ok(());
+        }
+        let bases = self.segments.iter().map(Segment::base_offset);
+        let after = bases
+            .take_while(|base| *base <= self.recovery_point)
+            .count();
+        for index in after.saturating_sub(1)..self.segments.len() {
+            let truncated_bytes = self.recover_segment(index)?;
+            let end_offset = self.producers.as_ref().map(ProducerStates::end_offset);
+            if truncated_bytes > 0 {
+                self.delete_from(index + 1)?;
+                break;
+            }
+            let next = self.segments.get(index + 1).map(Segment::base_offset);
+            if let (Some(end), Some(next)) = (end_offset, next)
+                && end < next
+            {
+                self.report.gaps += 1;
+                tracing::warn!(
+                    dir = %self.dir.display(),
+                    offset = end.0,
+                    next_offset = next.0,
+                    "offsets are missing between segments"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a segment from its start: checks batches, builds indexes, takes epochs and
+    /// producers in. Returns the bytes that were cut off its end.
+    fn recover_segment(&mut self, index: usize) -> Result<u64, LogError> {
+        let base_offset = self.segments[index].base_offset();
+        let mut producers = match self.producers.take() {
+            Some(producers) if producers.end_offset() == base_offset => producers,
+            _ => {
+                let mut producers = ProducerStates::default();
+                let earlier = self.segments.split_off(index);
+                let rebuilt = self.rebuild_producers(base_offset, &mut producers);
+                self.segments.extend(earlier);
+                rebuilt?;
+                producers
+            }
+        };
+        producers.set_end_offset(base_offset);
+        let segment = &mut self.segments[index];
+        let recovered = recover_batches(
+            self.disk,
+            segment,
+            self.config.index_interval_bytes,
+            &mut self.epochs,
+            &mut producers,
+        )?;
+        self.epochs_changed |= recovered.epochs_changed;
+        if let Some(reason) = &recovered.reason {
+            tracing::warn!(
+                dir = %self.dir.display(),
+                offset = base_offset.0,
+                position = segment.size(),
+                bytes = recovered.truncated_bytes,
+                %reason,
+                "cut off invalid end of segment"
+            );
+        }
+        self.unsynced.others.extend(segment.seal(self.disk)?);
+        self.unsynced.names = true;
+        self.report.recovered_segments += 1;
+        self.report.truncated_bytes += recovered.truncated_bytes;
+        let taken = self
+            .snapshots
+            .take(self.disk, &producers, Durability::WithNextFlush)
+            .map_err(LogError::io("writing producer snapshot of", self.dir))?;
+        self.unsynced.others.extend(taken);
+        self.producers = Some(producers);
+        Ok(recovered.truncated_bytes)
+    }
+
+    /// Has all segments from `index` on deleted.
+    fn delete_from(&mut self, index: usize) -> Result<(), LogError> {
+        while self.segments.len() > index {
+            let mut segment = self.segments.pop_back().expect("more than are kept");
+            self.pending_deletions
+                .extend(segment.rename_deleted(self.disk)?);
+            self.report.deleted_segments += 1;
+            self.unsynced.names = true;
+            self.snapshots
+                .remove(self.disk, segment.base_offset())
+                .map_err(LogError::io("removing a snapshot of", self.dir))?;
+        }
+        Ok(())
+    }
+
+    /// Steps 4 and 5.
+    fn finish(mut self) -> Result<Loaded, LogError> {
+        let log_start_checkpoint = self.params.log_start_offset;
+        let mut log_end_offset = match self.segments.back() {
+            Some(last) => last.next_offset(self.disk)?,
+            None => log_start_checkpoint,
+        };
+        let mut was_clean = self.params.clean;
+        if log_end_offset < log_start_checkpoint {
+            tracing::warn!(
+                dir = %self.dir.display(),
+                log_end_offset = log_end_offset.0,
+                log_start_offset = log_start_checkpoint.0,
+                "log ends before it starts, beginning anew"
+            );
+            self.delete_from(0)?;
+            self.epochs.clear();
+            self.epochs_changed = true;
+            self.producers = None;
+            self.snapshots
+                .retain(self.disk, |_| false)
+                .map_err(LogError::io("removing snapshots of", self.dir))?;
+            log_end_offset = log_start_checkpoint;
+        }
+        if self.segments.is_empty() {
+            was_clean = false;
+            let jitter_ms = draw_jitter(self.config, &mut self.rng);
+            let created =
+                Segment::create(self.disk, self.dir, log_end_offset, self.now_ms, jitter_ms)?;
+            self.segments.push_back(created);
+            self.unsynced.names = true;
+        }
+        let log_start_offset = log_start_checkpoint.max(self.segments[0].base_offset());
+        self.epochs_changed |= self.epochs.truncate_from_end(log_end_offset);
+        if log_start_checkpoint.0 > 0 {
+            self.epochs_changed |= self.epochs.truncate_from_start(log_start_checkpoint);
+        }
+        if self.epochs_changed {
+            let written = self
+                .epochs
+                .write(self.disk, self.dir, Durability::WithNextFlush)
+                .map_err(LogError::io("writing leader epochs of", self.dir))?;
+            self.unsynced.epochs = Some(written);
+            self.unsynced.names = true;
+        }
+        let producers = self.finish_producers(log_start_offset, log_end_offset)?;
+        let recovery_point = match was_clean {
+            true => log_end_offset,
+            false => self.params.recovery_point.min(log_end_offset),
+        };
+        Ok(Loaded {
+            topic_id: self.topic_id,
+            segments: self.segments,
+            log_start_offset,
+            log_end_offset,
+            recovery_point: recovery_point.max(log_start_offset),
+            epochs: self.epochs,
+            producers,
+            snapshots: self.snapshots,
+            unsynced: self.unsynced,
+            pending_deletions: self.pending_deletions,
+            rng: self.rng,
+            report: self.report,
+        })
+    }
+
+    fn finish_producers(
+        &mut self,
+        log_start_offset: Offset,
+        log_end_offset: Offset,
+    ) -> Result<ProducerStates, LogError> {
+        let bases: Vec<Offset> = self.segments.iter().map(Segment::base_offset).collect();
+        self.snapshots
+            .remove_stray(self.disk, &bases)
+            .map_err(LogError::io("removing snapshots of", self.dir))?;
+        if let Some(mut recovered) = self.producers.take()
+            && recovered.end_offset() == log_end_offset
+            && !self.params.clean
+        {
+            // Recovery has read up to the end; it remembers more of the last batches than
+            // a snapshot would.
+            recovered.on_replicated_up_to(log_start_offset);
+            recovered.remove_expired(self.now_ms, self.params.producer_id_expiration_ms);
+            return Ok(recovered);
+        }
+        let mut producers = ProducerStates::default();
+        if self.snapshots.latest().is_none() && self.params.clean {
+            producers.set_end_offset(log_end_offset);
+            let last_two = bases.len().saturating_sub(2);
+            for offset in bases[last_two..].iter().chain([&log_end_offset]) {
+                self.take_empty_snapshot(*offset)?;
+            }
+        } else {
+            self.rebuild_producers(log_end_offset, &mut producers)?;
+        }
+        Ok(producers)
+    }
+
+    fn take_empty_snapshot(&mut self, offset: Offset) -> Result<(), LogError> {
+        let mut none = ProducerStates::default();
+        none.set_end_offset(offset);
+        let taken = self
+            .snapshots
+            .take(self.disk, &none, Durability::WithNextFlush)
+            .map_err(LogError::io("writing producer snapshot of", self.dir))?;
+        self.unsynced.others.extend(taken);
+        self.unsynced.names = true;
+        Ok(())
+    }
+
+    /// Producers at `end_offset`, which all segments so far reach.
+    fn rebuild_producers(
+        &mut self,
+        end_offset: Offset,
+        producers: &mut ProducerStates,
+    ) -> Result<(), LogError> {
+        self.unsynced.names = true;
+        let mut rebuild = Rebuild {
+            disk: self.disk,
+            dir: self.dir,
+            log_start_offset: self.params.log_start_offset,
+            now_ms: self.now_ms,
+            expiration_ms: self.params.producer_id_expiration_ms,
+            snapshots: &mut self.snapshots,
+            unsynced: &mut self.unsynced.others,
+        };
+        rebuild.run(&self.segments, end_offset, true, producers)
+    }
+}
+
+/// Puts complete swap files in the place of what they cover. True when there were any.
+fn finish_swaps(disk: &dyn Disk, dir: &Path, swaps: &[String]) -> io::Result<bool> {
+    let mut covered: Option<(Offset, Offset)> = None;
+    for name in swaps {
+        let original = name.strip_suffix(names::SWAP).unwrap_or(name);
+        let Some((base, names::LOG)) = names::parse_file_name(original) else {
+            continue;
+        };
+        let file = disk.open(&dir.join(name), OpenMode::Read)?;
+        let mut scan = HeaderScan::new(&*file, 0, file.len()?);
+        let mut end = base;
+        while let Some(located) = scan.next_valid()? {
+            end = located.header.next_offset();
+        }
+        let (first, last) = covered.unwrap_or((base, end));
+        covered = Some((first.min(base), last.max(end)));
+    }
+    if let Some((first, end)) = covered {
+        for entry in disk.read_dir(dir)? {
+            let Some((base, suffix)) = names::parse_file_name(&entry.name) else {
+                continue;
+            };
+            let is_swap = suffix.ends_with(names::SWAP);
+            if !entry.is_dir && !is_swap && first <= base && base < end {
+                tracing::info!(dir = %dir.display(), name = entry.name, "removing compacted file");
+                disk.remove_file(&dir.join(entry.name))?;
+            }
+        }
+    }
+    for name in swaps {
+        if let Some(original) = name.strip_suffix(names::SWAP) {
+            disk.rename(&dir.join(name), &dir.join(original))?;
+        }
+    }
+    Ok(!swaps.is_empty())
+}
+
+struct Recovered {
+    truncated_bytes: u64,
+    reason: Option<String>,
+    epochs_changed: bool,
+}
+
+fn recover_batches(
+    disk: &dyn Disk,
+    segment: &mut Segment,
+    index_interval_bytes: u32,
+    epochs: &mut LeaderEpochCache,
+    producers: &mut ProducerStates,
+) -> Result<Recovered, LogError> {
+    let bytes = segment.reset(disk)?;
+    let path = segment.path().to_owned();
+    let file = segment.file().clone();
+    let mut scan = BatchScan::new(&*file, 0, bytes);
+    let mut next_offset = segment.base_offset();
+    let mut epochs_changed = false;
+    let reason = loop {
+        let position = scan.position();
+        let (header, batch) = match scan.next().map_err(LogError::io("recovering", &path))? {
+            None => break None,
+            Some(Ok((located, batch))) => (located.header, batch),
+            Some(Err(source @ HeaderError::OldMagic(_))) => {
+                let is_old = is_old_message(&*file, position, bytes);
+                if is_old.map_err(LogError::io("recovering", &path))? {
+                    // Cutting it off would destroy what a conversion could still read.
+                    return Err(LogError::OldFormat {
+                        path,
+                        position,
+                        source,
+                    });
+                }
+                break Some(source.to_string());
+            }
+            Some(Err(error)) => break Some(error.to_string()),
+        };
+        if let Some(reason) = find_fault(&header, batch, segment.base_offset(), next_offset) {
+            break Some(reason.to_owned());
+        }
+        segment.index(disk, &header, index_interval_bytes)?;
+        next_offset = header.next_offset();
+        let epoch = header.leader_epoch;
+        if epoch.0 >= 0 && epochs.latest().is_none_or(|last| epoch > last.epoch) {
+            epochs_changed |= epochs.assign(epoch, header.base_offset);
+        }
+        let marker = header.is_control().then(|| parse_marker(batch)).flatten();
+        if let Some(aborted) = producers.update(&header, marker) {
+            segment
+                .txn_index
+                .append(disk, &aborted)
+                .map_err(LogError::io("indexing transactions of", &path))?;
+        }
+    };
+    let truncated_bytes = bytes - u64::from(segment.size());
+    if truncated_bytes > 0 {
+        segment.cut_to_size()?;
+    }
+    Ok(Recovered {
+        truncated_bytes,
+        reason,
+        epochs_changed,
+    })
+}
+
+/// Whether a valid message of format 0 or 1 stands there, rather than a torn batch:
+/// their CRC-32 covers what follows it, from the magic on.
+fn is_old_message(file: &dyn File, position: u64, end: u64) -> io::Result<bool> {
+    let mut head = [0; 16];
+    file.read_exact_at(&mut head, position)?;
+    let [.., l0, l1, l2, l3, c0, c1, c2, c3] = head;
+    let length = u64::from(u32::from_be_bytes([l0, l1, l2, l3]));
+    if length < 4 || position + 12 + length > end {
+        return Ok(false);
+    }
+    let mut message = vec![0; length as usize - 4];
+    file.read_exact_at(&mut message, position + 16)?;
+    Ok(crc_fast::crc32_iso_hdlc(&message) == u32::from_be_bytes([c0, c1, c2, c3]))
+}
+
+fn find_fault(
+    header: &BatchHeader,
+    batch: &[u8],
+    base_offset: Offset,
+    next_offset: Offset,
+) -> Option<&'static str> {
+    if header.base_offset < next_offset {
+        return Some("offsets don't grow");
+    }
+    if relative_offset(header.last_offset(), base_offset).is_none() {
+        return Some("offset is too far from the segment's start");
+    }
+    match BatchView::parse(batch) {
+        Ok(view) if view.verify_crc() => None,
+        Ok(_) => Some("CRC doesn't match"),
+        Err(_) => Some("batch is malformed"),
+    }
+}
+
+/// Brings producers to an offset, from the latest snapshot and the batches after it.
+struct Rebuild<'a> {
+    disk: &'a dyn Disk,
+    dir: &'a Path,
+    log_start_offset: Offset,
+    now_ms: Millis,
+    expiration_ms: Millis,
+    snapshots: &'a mut Snapshots,
+    unsynced: &'a mut Vec<Arc<dyn File>>,
+}
+
+impl Rebuild<'_> {
+    /// `segments` reach to `end_offset`. If `may_have_producers` is false the batches
+    /// needn't be read.
+    fn run(
+        &mut self,
+        segments: &VecDeque<Segment>,
+        end_offset: Offset,
+        may_have_producers: bool,
+        producers: &mut ProducerStates,
+    ) -> Result<(), LogError> {
+        let start = self.log_start_offset;
+        self.snapshots
+            .retain(self.disk, |offset| offset <= end_offset && offset > start)
+            .map_err(LogError::io("removing snapshots of", self.dir))?;
+        producers.clear(start.min(end_offset));
+        self.load_latest(producers)?;
+        if may_have_producers {
+            let from = producers.end_offset();
+            let first = segments.partition_point(|s| s.base_offset() <= from);
+            for (index, segment) in segments.iter().enumerate().skip(first.saturating_sub(1)) {
+                // The last two segments' starts are where a truncation may begin again.
+                if index + 2 >= segments.len() && segment.base_offset() > producers.end_offset() {
+                    producers.set_end_offset(segment.base_offset());
+                    self.take(producers)?;
+                }
+                self.replay(segment, end_offset, producers)?;
+            }
+        }
+        producers.set_end_offset(end_offset);
+        self.take(producers)
+    }
+
+    fn load_latest(&mut self, producers: &mut ProducerStates) -> Result<(), LogError> {
+        while let Some(offset) = self.snapshots.latest() {
+            let entries = match self.snapshots.read(self.disk, offset) {
+                Ok(entries) => entries,
+                Err(SnapshotError::Io(error)) => {
+                    return Err(LogError::io("reading producer snapshot of", self.dir)(
+                        error,
+                    ));
+                }
+                Err(error @ SnapshotError::Corrupt(_)) => {
+                    let dir = self.dir.display();
+                    tracing::warn!(%dir, offset = offset.0, %error, "removing producer snapshot");
+                    self.snapshots
+                        .remove(self.disk, offset)
+                        .map_err(LogError::io("removing a snapshot of", self.dir))?;
+                    continue;
+                }
+            };
+            for (producer_id, entry) in entries {
+                producers.load(producer_id, entry);
+            }
+            producers.remove_expired(self.now_ms, self.expiration_ms);
+            producers.set_end_offset(offset);
+            self.snapshots.set_last(offset);
+            return Ok(());
+        }
+        self.snapshots.set_last(self.log_start_offset);
+        Ok(())
+    }
+
+    /// Takes in the batches of a segment between the producers' end and `end_offset`.
+    fn replay(
+        &self,
+        segment: &Segment,
+        end_offset: Offset,
+        producers: &mut ProducerStates,
+    ) -> Result<(), LogError> {
+        let Some(located) = segment.locate(self.disk, producers.end_offset())? else {
+            return Ok(());
+        };
+        // `located` lies within the segment, so its position fits.
+        let mut scan = segment.headers_from(located.position as u32);
+        let reading = LogError::io("reading producers of", segment.path());
+        let mut next = || scan.next_valid();
+        loop {
+            let located = match next() {
+                Ok(Some(located)) => located,
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(reading(error)),
+            };
+            if located.header.base_offset >= end_offset {
+                return Ok(());
+            }
+            let marker = match located.header.is_control() {
+                true => parse_marker(&segment.read_batch(&located)?),
+                false => None,
+            };
+            producers.update(&located.header, marker);
+        }
+    }
+
+    fn take(&mut self, producers: &ProducerStates) -> Result<(), LogError> {
+        let taken = self
+            .snapshots
+            .take(self.disk, producers, Durability::WithNextFlush)
+            .map_err(LogError::io("writing producer snapshot of", self.dir))?;
+        self.unsynced.extend(taken);
+        Ok(())
+    }
+}

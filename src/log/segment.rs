@@ -1,0 +1,435 @@
+//! One segment of a log: a `.log` file of batches and its three indexes.
+//!
+//! Called by `log` and `recovery` only. A segment knows nothing of epochs, producers or
+//! its neighbours.
+//!
+//! Invariants: the file holds whole batches up to `size`; every batch's offsets are at or
+//! beyond the base offset and fit an index entry; the indexes tell of no batch that isn't
+//! in the file.
+
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::batch_header::BatchHeader;
+use super::error::LogError;
+use super::names;
+use super::offset_index::{OffsetIndex, relative_offset};
+use super::scan::{HeaderScan, Located};
+use super::time_index::{TimeIndex, TimestampOffset};
+use super::txn_index::TxnIndex;
+use crate::base::{Millis, Offset};
+use crate::io::disk::{Disk, File, OpenMode};
+
+/// Positions are signed 32-bit numbers in the index.
+pub const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
+
+#[derive(Debug)]
+pub struct Segment {
+    base_offset: Offset,
+    path: PathBuf,
+    file: Arc<dyn File>,
+    size: u32,
+    pub(super) offset_index: OffsetIndex,
+    pub(super) time_index: TimeIndex,
+    pub(super) txn_index: TxnIndex,
+    /// The largest timestamp and the last offset of the batch that has it.
+    max_timestamp: TimestampOffset,
+    /// Max timestamp of the first batch, from which the time to roll is counted.
+    first_timestamp: Option<Millis>,
+    created_ms: Millis,
+    /// Subtracted from `segment.ms`, so that logs don't roll all at once.
+    jitter_ms: Millis,
+    bytes_since_index_entry: u32,
+}
+
+/// When to roll.
+#[derive(Clone, Copy, Debug)]
+pub struct RollRule {
+    pub segment_bytes: u32,
+    pub segment_ms: Millis,
+    pub segment_index_bytes: u32,
+}
+
+impl Segment {
+    /// An empty segment, in place of whatever files there are.
+    pub fn create(
+        disk: &dyn Disk,
+        dir: &Path,
+        base_offset: Offset,
+        now_ms: Millis,
+        jitter_ms: Millis,
+    ) -> Result<Segment, LogError> {
+        let path = dir.join(names::file_name(base_offset, names::LOG));
+        let create = || -> io::Result<Segment> {
+            let txn_path = path.with_extension(&names::TXN_INDEX[1..]);
+            if disk.exists(&txn_path)? {
+                disk.remove_file(&txn_path)?;
+            }
+            let index_path = path.with_extension(&names::OFFSET_INDEX[1..]);
+            let time_path = path.with_extension(&names::TIME_INDEX[1..]);
+            Ok(Segment {
+                base_offset,
+                file: disk.open(&path, OpenMode::Truncate)?,
+                size: 0,
+                offset_index: OffsetIndex::create(disk, index_path, base_offset)?,
+                time_index: TimeIndex::create(disk, time_path, base_offset)?,
+                txn_index: TxnIndex::open(disk, txn_path)?,
+                max_timestamp: TimestampOffset {
+                    timestamp: -1,
+                    offset: base_offset,
+                },
+                first_timestamp: None,
+                created_ms: now_ms,
+                jitter_ms,
+                bytes_since_index_entry: 0,
+                path: path.clone(),
+            })
+        };
+        create().map_err(LogError::io("creating segment", &path))
+    }
+
+    /// A segment that exists. [`Self::is_sane`] tells whether its indexes can be used.
+    pub fn open(
+        disk: &dyn Disk,
+        dir: &Path,
+        base_offset: Offset,
+        now_ms: Millis,
+        jitter_ms: Millis,
+    ) -> Result<Segment, LogError> {
+        let path = dir.join(names::file_name(base_offset, names::LOG));
+        let file = disk
+            .open(&path, OpenMode::ReadWrite)
+            .map_err(LogError::io("opening segment", &path))?;
+        let bytes = file.len().map_err(LogError::io("opening segment", &path))?;
+        if bytes > SEGMENT_BYTES_MAX {
+            return Err(LogError::SegmentTooLarge { path, bytes });
+        }
+        let open_indexes = || -> io::Result<_> {
+            let offset_path = path.with_extension(&names::OFFSET_INDEX[1..]);
+            let time_path = path.with_extension(&names::TIME_INDEX[1..]);
+            let txn_path = path.with_extension(&names::TXN_INDEX[1..]);
+            Ok((
+                OffsetIndex::open(disk, offset_path, base_offset)?,
+                TimeIndex::open(disk, time_path, base_offset)?,
+                TxnIndex::open(disk, txn_path)?,
+            ))
+        };
+        let (offset_index, time_index, txn_index) =
+            open_indexes().map_err(LogError::io("opening indexes of", &path))?;
+        Ok(Segment {
+            base_offset,
+            file,
+            size: bytes as u32,
+            offset_index,
+            // A closed segment's time index ends with the largest timestamp.
+            max_timestamp: time_index.last_entry(),
+            time_index,
+            txn_index,
+            first_timestamp: None,
+            created_ms: now_ms,
+            jitter_ms,
+            bytes_since_index_entry: 0,
+            path,
+        })
+    }
+
+    /// Whether the indexes are there and can be what was left behind.
+    pub fn is_sane(&self, disk: &dyn Disk) -> Result<bool, LogError> {
+        let check = || -> io::Result<bool> {
+            Ok(self.offset_index.exists(disk)?
+                && self.time_index.exists(disk)?
+                && self.offset_index.is_sane(disk, self.size)?
+                && self.time_index.is_sane(disk)?
+                && self.txn_index.is_sane(disk, self.base_offset)?)
+        };
+        check().map_err(LogError::io("checking indexes of", &self.path))
+    }
+
+    pub fn base_offset(&self) -> Offset {
+        self.base_offset
+    }
+
+    pub fn size(&self) -> u32 {
+        self.size
+    }
+
+    pub fn file(&self) -> &Arc<dyn File> {
+        &self.file
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn max_timestamp(&self) -> TimestampOffset {
+        self.max_timestamp
+    }
+
+    /// For retention: the largest timestamp, or the file's time where no record has one.
+    pub fn largest_timestamp(&self) -> Result<Millis, LogError> {
+        if self.max_timestamp.timestamp >= 0 {
+            return Ok(self.max_timestamp.timestamp);
+        }
+        self.file
+            .modified_ms()
+            .map_err(LogError::io("reading time of", &self.path))
+    }
+
+    /// Whether an append must go to a new segment.
+    pub fn should_roll(
+        &mut self,
+        rule: &RollRule,
+        incoming_bytes: u32,
+        incoming_max_timestamp: Millis,
+        incoming_last_offset: Offset,
+        now_ms: Millis,
+    ) -> Result<bool, LogError> {
+        let fits =
+            u64::from(self.size) + u64::from(incoming_bytes) <= u64::from(rule.segment_bytes);
+        if !fits || relative_offset(incoming_last_offset, self.base_offset).is_none() {
+            return Ok(true);
+        }
+        if self.size == 0 {
+            return Ok(false);
+        }
+        // The last slot of the time index is for the entry made when the segment closes.
+        let index_full = self.offset_index.count() >= rule.segment_index_bytes / 8
+            || self.time_index.count() + 1 >= rule.segment_index_bytes / 12;
+        if index_full {
+            return Ok(true);
+        }
+        let waited_ms = match self.first_timestamp()? {
+            first if first >= 0 => incoming_max_timestamp.saturating_sub(first),
+            _ => now_ms.saturating_sub(self.created_ms),
+        };
+        Ok(waited_ms > rule.segment_ms - self.jitter_ms)
+    }
+
+    /// Writes whole batches at the end. After an error the file is as before, or the
+    /// segment must not be used.
+    pub fn append(
+        &mut self,
+        disk: &dyn Disk,
+        bytes: &[u8],
+        headers: &[BatchHeader],
+        index_interval_bytes: u32,
+    ) -> Result<(), LogError> {
+        let position = u64::from(self.size);
+        assert!(
+            position + bytes.len() as u64 <= SEGMENT_BYTES_MAX,
+            "appends roll before a segment outgrows its index"
+        );
+        if let Err(source) = self.file.write_all_at(&[IoSlice::new(bytes)], position) {
+            // Part of it may have landed. Nobody reads beyond `size`, and recovery cuts
+            // what isn't a whole batch; but a whole one must not come back.
+            let cut = self.file.set_len(position);
+            tracing::debug!(?cut, "cut off a failed append");
+            return Err(LogError::io("appending to", &self.path)(source));
+        }
+        for header in headers {
+            self.index(disk, header, index_interval_bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Counts a batch at the end of the segment as there, and indexes it.
+    pub(super) fn index(
+        &mut self,
+        disk: &dyn Disk,
+        header: &BatchHeader,
+        index_interval_bytes: u32,
+    ) -> Result<(), LogError> {
+        let last_offset = header.last_offset();
+        if header.max_timestamp > self.max_timestamp.timestamp {
+            self.max_timestamp = TimestampOffset {
+                timestamp: header.max_timestamp,
+                offset: last_offset,
+            };
+        }
+        if self.size == 0 {
+            self.first_timestamp = Some(header.max_timestamp);
+        }
+        // Checked before the batch is counted: the first one never has an entry.
+        if self.bytes_since_index_entry > index_interval_bytes {
+            self.offset_index
+                .append(disk, last_offset, self.size)
+                .and_then(|()| self.time_index.maybe_append(disk, self.max_timestamp))
+                .map_err(LogError::io("indexing", &self.path))?;
+            self.bytes_since_index_entry = 0;
+        }
+        self.size += header.size;
+        self.bytes_since_index_entry = self.bytes_since_index_entry.saturating_add(header.size);
+        Ok(())
+    }
+
+    /// The batch that contains `offset`, or the first after it.
+    pub fn locate(&self, disk: &dyn Disk, offset: Offset) -> Result<Option<Located>, LogError> {
+        let locate = || -> io::Result<Option<Located>> {
+            let from = self.offset_index.lookup(disk, offset)?.position;
+            let mut scan = self.headers_from(from);
+            while let Some(located) = scan.next_valid()? {
+                if located.header.last_offset() >= offset {
+                    return Ok(Some(located));
+                }
+            }
+            Ok(None)
+        };
+        locate().map_err(LogError::io("searching", &self.path))
+    }
+
+    /// Where the batch after the last one would begin.
+    pub fn next_offset(&self, disk: &dyn Disk) -> Result<Offset, LogError> {
+        let find = || -> io::Result<Offset> {
+            let last_indexed = self.offset_index.last_offset();
+            let from = self.offset_index.lookup(disk, last_indexed)?.position;
+            let mut scan = self.headers_from(from);
+            let mut next = self.base_offset;
+            while let Some(located) = scan.next_valid()? {
+                next = located.header.next_offset();
+            }
+            Ok(next)
+        };
+        find().map_err(LogError::io("finding the end of", &self.path))
+    }
+
+    pub fn headers_from(&self, position: u32) -> HeaderScan<'_> {
+        HeaderScan::new(&*self.file, u64::from(position), u64::from(self.size))
+    }
+
+    /// Reads a whole batch.
+    pub fn read_batch(&self, located: &Located) -> Result<Vec<u8>, LogError> {
+        let mut bytes = vec![0; located.header.size as usize];
+        self.file
+            .read_exact_at(&mut bytes, located.position)
+            .map_err(LogError::io("reading", &self.path))?;
+        Ok(bytes)
+    }
+
+    /// Ends appending: indexes are written out and closed with the largest timestamp.
+    /// Returns the index files, to be synced.
+    pub fn seal(&mut self, disk: &dyn Disk) -> Result<Vec<Arc<dyn File>>, LogError> {
+        let mut seal = || -> io::Result<Vec<Arc<dyn File>>> {
+            if self.size > 0 {
+                self.time_index.maybe_append(disk, self.max_timestamp)?;
+            }
+            let files = [
+                self.offset_index.seal(disk)?,
+                self.time_index.seal(disk)?,
+                self.txn_index.seal(disk)?,
+            ];
+            Ok(files.into_iter().flatten().collect())
+        };
+        seal().map_err(LogError::io("sealing", &self.path))
+    }
+
+    /// Cuts off the batch that contains `offset` and what follows. Returns the bytes that
+    /// went.
+    pub fn truncate_to(
+        &mut self,
+        disk: &dyn Disk,
+        offset: Offset,
+        now_ms: Millis,
+    ) -> Result<u32, LogError> {
+        let Some(located) = self.locate(disk, offset)? else {
+            return Ok(0);
+        };
+        let size = located.position as u32;
+        let cut = self.size - size;
+        let mut truncate = || -> io::Result<()> {
+            // Indexes first: they never tell of what isn't there.
+            self.offset_index.truncate_to(disk, offset)?;
+            self.time_index.truncate_to(disk, offset)?;
+            self.txn_index.truncate_to(disk, offset)?;
+            self.file.set_len(u64::from(size))
+        };
+        truncate().map_err(LogError::io("truncating", &self.path))?;
+        self.size = size;
+        self.bytes_since_index_entry = 0;
+        if size == 0 {
+            self.created_ms = now_ms;
+            self.first_timestamp = None;
+        }
+        self.max_timestamp = self.find_max_timestamp(disk)?;
+        Ok(cut)
+    }
+
+    /// Empties the segment for recovery, which indexes it anew; returns the bytes that
+    /// are in the file.
+    pub(super) fn reset(&mut self, disk: &dyn Disk) -> Result<u64, LogError> {
+        let mut reset = || -> io::Result<()> {
+            self.offset_index.reset(disk)?;
+            self.time_index.reset(disk)?;
+            self.txn_index.reset(disk)
+        };
+        let bytes = u64::from(self.size);
+        reset().map_err(LogError::io("resetting indexes of", &self.path))?;
+        self.size = 0;
+        self.bytes_since_index_entry = 0;
+        self.first_timestamp = None;
+        self.max_timestamp = self.time_index.last_entry();
+        Ok(bytes)
+    }
+
+    /// Cuts the file to what has been counted.
+    pub(super) fn cut_to_size(&mut self) -> Result<(), LogError> {
+        self.file
+            .set_len(u64::from(self.size))
+            .map_err(LogError::io("truncating", &self.path))
+    }
+
+    /// Renames all files, to have them deleted later. Returns the new paths.
+    pub fn rename_deleted(&mut self, disk: &dyn Disk) -> Result<Vec<PathBuf>, LogError> {
+        let mut renamed = Vec::new();
+        for suffix in [
+            names::LOG,
+            names::OFFSET_INDEX,
+            names::TIME_INDEX,
+            names::TXN_INDEX,
+        ] {
+            let from = self.path.with_extension(&suffix[1..]);
+            let mut to = from.clone().into_os_string();
+            to.push(names::DELETED);
+            let to = PathBuf::from(to);
+            match disk.rename(&from, &to) {
+                Ok(()) => renamed.push(to),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(LogError::io("renaming", &from)(error)),
+            }
+        }
+        Ok(renamed)
+    }
+
+    /// Max timestamp of the first batch; -1 for none.
+    fn first_timestamp(&mut self) -> Result<Millis, LogError> {
+        if let Some(first) = self.first_timestamp {
+            return Ok(first);
+        }
+        let first = self
+            .headers_from(0)
+            .next_valid()
+            .map_err(LogError::io("reading", &self.path))?;
+        let first = first.map(|located| located.header.max_timestamp);
+        self.first_timestamp = first;
+        Ok(first.unwrap_or(-1))
+    }
+
+    /// From the time index and the batches after its last entry.
+    fn find_max_timestamp(&self, disk: &dyn Disk) -> Result<TimestampOffset, LogError> {
+        let find = || -> io::Result<TimestampOffset> {
+            let mut max = self.time_index.last_entry();
+            let from = self.offset_index.lookup(disk, max.offset)?.position;
+            let mut scan = self.headers_from(from);
+            while let Some(located) = scan.next_valid()? {
+                if located.header.max_timestamp > max.timestamp {
+                    max = TimestampOffset {
+                        timestamp: located.header.max_timestamp,
+                        offset: located.header.last_offset(),
+                    };
+                }
+            }
+            Ok(max)
+        };
+        find().map_err(LogError::io("reading timestamps of", &self.path))
+    }
+}
