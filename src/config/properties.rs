@@ -59,7 +59,8 @@ fn logical_lines(bytes: &[u8]) -> Vec<(usize, Vec<u8>)> {
         let slashes = content.iter().rev().take_while(|b| **b == b'\\').count();
         if slashes % 2 == 1 {
             joined.extend_from_slice(&content[..content.len() - 1]);
-            open = Some((first_line, joined));
+            // As in Java, nothing yet is no line yet: a comment may still follow.
+            open = (!joined.is_empty()).then_some((first_line, joined));
         } else {
             joined.extend_from_slice(content);
             lines.push((first_line, joined));
@@ -221,6 +222,7 @@ mod tests {
         assert_eq!(one("a=b\\\\"), ("a".into(), "b\\".into()));
         assert_eq!(one("a=b\\"), ("a".into(), "b".into()));
         assert_eq!(one("a=b\\\n\n"), ("a".into(), "b".into()));
+        assert_eq!(pairs("\\\n# c\n\\\n\n"), []);
     }
 
     #[test]
