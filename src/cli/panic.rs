@@ -31,3 +31,44 @@ fn line(info: &PanicHookInfo<'_>) -> String {
         what.replace('\n', " ")
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::Command;
+
+    /// Set in the process that is to panic.
+    const CHILD: &str = "OTTLA_TEST_PANIC";
+
+    #[test]
+    fn a_panic_is_one_line_and_the_end() {
+        if std::env::var_os(CHILD).is_some() {
+            super::install();
+            std::thread::Builder::new()
+                .name("core-7".to_owned())
+                .spawn(|| panic!("two\nlines"))
+                .unwrap()
+                .join()
+                .unwrap();
+        }
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "cli::panic::tests::a_panic_is_one_line_and_the_end",
+                "--nocapture",
+            ])
+            .env(CHILD, "1")
+            .env("RUST_BACKTRACE", "1")
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let lines: Vec<&str> = stderr.lines().filter(|line| !line.is_empty()).collect();
+        assert_eq!(lines.len(), 1, "{stderr}");
+        assert!(
+            lines[0].starts_with("ottla: internal error at src/cli/panic.rs:"),
+            "{stderr}"
+        );
+        assert!(lines[0].ends_with("(thread core-7): two lines; this is a bug, please report it"));
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT));
+    }
+}

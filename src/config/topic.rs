@@ -124,7 +124,7 @@ impl TopicConfig {
             retention_bytes: long("retention.bytes"),
             retention_ms: long("retention.ms"),
             segment_bytes: match get("internal.segment.bytes") {
-                Some(_) => int("internal.segment.bytes"),
+                Some(_) => int("internal.segment.bytes").max(1),
                 None => int("segment.bytes"),
             },
             segment_index_bytes: int("segment.index.bytes"),
