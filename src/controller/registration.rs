@@ -291,10 +291,7 @@ mod tests {
             (|r| r.log_dirs = vec![Uuid::METADATA_TOPIC], 119),
             (|r| r.log_dirs.push(r.log_dirs[0]), 119),
             (|r| r.log_dirs[0].0[0] = 1, 119),
-            (
-                |r| r.features.retain(|f| f.name != "metadata.version"),
-                119,
-            ),
+            (|r| r.features.retain(|f| f.name != "metadata.version"), 119),
             (|r| r.features[0].max_supported_version = 29, 35),
         ];
         for (index, (spoil, code)) in cases.into_iter().enumerate() {

@@ -48,7 +48,8 @@ impl CoreConfig {
 pub enum StartError {
     #[error(
         "{cores} event loops need {needed_bytes} bytes of locked memory and the limit is \
-         {limit_bytes}; raise RLIMIT_MEMLOCK (`ulimit -l`, `LimitMEMLOCK=` in a systemd unit)"
+         {limit_bytes}; raise it in this shell with `sudo prlimit --pid $$ \
+         --memlock={needed_bytes}` (RLIMIT_MEMLOCK; `LimitMEMLOCK=` in a systemd unit)"
     )]
     Memlock {
         cores: usize,
@@ -57,8 +58,9 @@ pub enum StartError {
     },
     #[error(
         "an event loop needs {needed_bytes} bytes of locked memory, and that much isn't left of \
-         the limit of {limit_bytes}, which counts all processes of the user; raise \
-         RLIMIT_MEMLOCK (`ulimit -l`, `LimitMEMLOCK=` in a systemd unit)"
+         the limit of {limit_bytes}, which counts all processes of the user; raise it \
+         in this shell with `sudo prlimit --pid $$ --memlock=unlimited` (RLIMIT_MEMLOCK; \
+         `LimitMEMLOCK=` in a systemd unit)"
     )]
     MemlockUsedUp { needed_bytes: u64, limit_bytes: u64 },
     #[error("this kernel lacks {missing}; Linux 6.1 or newer is needed, with io_uring enabled")]
