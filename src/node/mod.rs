@@ -2,8 +2,10 @@
 //!
 //! Called by `cli::start`.
 
+pub mod controller;
 pub mod error;
 pub mod listeners;
+pub mod metadata_log;
 
 use std::path::PathBuf;
 
