@@ -35,6 +35,9 @@ CLASSES = {
     "kafka-verifiable-producer": "org.apache.kafka.tools.VerifiableProducer",
 }
 
+# Those that take the connection's options before the sub-command.
+GLOBAL_OPTIONS_FIRST = {"kafka-features", "kafka-metadata-quorum"}
+
 # Those that read files only.
 OFFLINE = {"kafka-dump-log"}
 
@@ -90,8 +93,7 @@ class Tools:
     def complete(self, tool: str, args: tuple[object, ...]) -> list[str]:
         arguments = [str(arg) for arg in args]
         if tool not in OFFLINE and not any(arg.startswith("--bootstrap-") for arg in arguments):
-            # Sub-commands come first where a tool has any.
-            arguments = (["--bootstrap-server", self.bootstrap, *arguments] if tool == "kafka-metadata-quorum"
+            arguments = (["--bootstrap-server", self.bootstrap, *arguments] if tool in GLOBAL_OPTIONS_FIRST
                          else [*arguments, "--bootstrap-server", self.bootstrap])
         return arguments
 
@@ -137,6 +139,9 @@ class ToolMachine:
         if len(answer) != 3:
             self.stray_output.seek(0)
             raise AssertionError(f"the tools' virtual machine died at {command}: {self.stray_output.read()[-2000:]!r}")
+        if int(answer[0]) == TIMED_OUT:
+            # It ends after such an answer.
+            self.process.wait(10)
         out, err = ("" if field == "-" else base64.b64decode(field).decode(errors="replace") for field in answer[1:])
         # Some tools report whatever they catch, and so the throwable that stands for their own exit.
         err = err.replace("null\nToolRunner$Exited\n\n", "")

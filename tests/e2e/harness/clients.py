@@ -1,0 +1,126 @@
+"""confluent-kafka with the settings that bounded tests need."""
+
+import threading
+import time
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+DELIVERY_SECONDS_MAX = 30
+
+
+class Sender:
+    """A producer that checks every delivery report."""
+
+    def __init__(self, bootstrap: str, **settings):
+        self.producer = Producer({"bootstrap.servers": bootstrap, "delivery.timeout.ms": 20000,
+                                  **{key.replace("_", "."): value for key, value in settings.items()}})
+        self.errors: list[KafkaError] = []
+        # (partition, offset) of what was acknowledged, in the order of the reports.
+        self.acknowledged: list[tuple[int, int]] = []
+
+    def report(self, error, message) -> None:
+        if error is not None:
+            self.errors.append(error)
+        else:
+            self.acknowledged.append((message.partition(), message.offset()))
+
+    def send(self, topic: str, value=None, key=None, **kwargs) -> None:
+        while True:
+            try:
+                self.producer.produce(topic, value, key, on_delivery=self.report, **kwargs)
+                self.producer.poll(0)
+                return
+            except BufferError:
+                self.producer.poll(0.1)
+
+    def finish(self) -> None:
+        left = self.producer.flush(DELIVERY_SECONDS_MAX)
+        assert left == 0, f"{left} messages without a delivery report after {DELIVERY_SECONDS_MAX} s"
+
+
+def send_all(bootstrap: str, topic: str, values, **settings) -> list[tuple[int, int]]:
+    """Sends values (bytes, or keyword arguments of produce) and returns where each landed."""
+    sender = Sender(bootstrap, **settings)
+    for value in values:
+        sender.send(topic, **(value if isinstance(value, dict) else {"value": value}))
+    sender.finish()
+    assert not sender.errors, sender.errors[:3]
+    return sender.acknowledged
+
+
+def consumer(bootstrap: str, group: str, **settings) -> Consumer:
+    return Consumer({"bootstrap.servers": bootstrap, "group.id": group, "auto.offset.reset": "earliest", "enable.auto.commit": False,
+                     "session.timeout.ms": 10000, "heartbeat.interval.ms": 500,
+                     **{key.replace("_", "."): value for key, value in settings.items()}})
+
+
+def read_assigned(bootstrap: str, topic: str, partitions: int, count: int, timeout: float = 30, **settings) -> list:
+    """count messages from the beginning of all partitions, without a group's coordination."""
+    reader = consumer(bootstrap, "unused", **settings)
+    try:
+        reader.assign([TopicPartition(topic, p, 0) for p in range(partitions)])
+        return poll_messages(reader, count, timeout)
+    finally:
+        reader.close()
+
+
+def poll_messages(reader: Consumer, count: int, timeout: float = 30) -> list:
+    messages: list = []
+    deadline = time.monotonic() + timeout
+    while len(messages) < count:
+        left = deadline - time.monotonic()
+        assert left > 0, f"{len(messages)} of {count} messages within {timeout} s"
+        for message in reader.consume(min(count - len(messages), 10000), min(left, 1)):
+            if message.error():
+                raise KafkaException(message.error())
+            messages.append(message)
+    return messages
+
+
+class Member(threading.Thread):
+    """A subscribed consumer that goes on in a thread of its own, keeping what it was assigned and what it read."""
+
+    def __init__(self, bootstrap: str, group: str, topics: list[str], commit: bool = True, **settings):
+        super().__init__(daemon=True)
+        self.reader = consumer(bootstrap, group, **settings)
+        self.topics = topics
+        self.commit = commit
+        self.cooperative = settings.get("partition_assignment_strategy") == "cooperative-sticky"
+        self.owned: set[tuple[str, int]] = set()
+        self.revoked: list[set[tuple[str, int]]] = []
+        self.rebalances = 0
+        self.messages: list = []
+        self.error: BaseException | None = None
+        self.leaving = threading.Event()
+
+    def on_assign(self, _, partitions) -> None:
+        self.rebalances += 1
+        fresh = {(p.topic, p.partition) for p in partitions}
+        self.owned = self.owned | fresh if self.cooperative else fresh
+
+    def on_revoke(self, _, partitions) -> None:
+        gone = {(p.topic, p.partition) for p in partitions}
+        self.revoked.append(gone)
+        self.owned = self.owned - gone
+
+    def run(self) -> None:
+        try:
+            self.reader.subscribe(self.topics, on_assign=self.on_assign, on_revoke=self.on_revoke, on_lost=self.on_revoke)
+            while not self.leaving.is_set():
+                message = self.reader.poll(0.1)
+                if message is None:
+                    continue
+                if message.error():
+                    raise KafkaException(message.error())
+                self.messages.append(message)
+                if self.commit:
+                    self.reader.commit(message, asynchronous=False)
+        except KafkaException as error:
+            self.error = error
+        finally:
+            self.reader.close()
+
+    def leave(self) -> None:
+        self.leaving.set()
+        self.join(20)
+        assert not self.is_alive(), "a member didn't leave within 20 s"
