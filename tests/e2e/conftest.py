@@ -32,6 +32,10 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if "long" in item.keywords:
                 item.add_marker(skip)
+    if config.getoption("--broker") == "kafka":
+        for item in items:
+            for mark in item.iter_markers("stricter_than_kafka"):
+                item.add_marker(pytest.mark.skip(reason=mark.args[0]))
 
 
 def make_broker(config, properties=None, **kwargs) -> Broker:

@@ -76,8 +76,16 @@ class Batch:
     producer_epoch: int
     base_sequence: int
     record_count: int
-    crc_ok: bool
-    payload: bytes
+    crc: int
+    # What the CRC covers; the records begin 40 bytes into it.
+    checked: bytes
+
+    @property
+    def payload(self) -> bytes:
+        return self.checked[HEADER_BYTES - 21:]
+
+    def crc_ok(self) -> bool:
+        return crc32c(self.checked) == self.crc
 
     @property
     def compression(self) -> int:
@@ -115,7 +123,6 @@ def batches(data: bytes | None) -> list[Batch]:
         leader_epoch, magic, crc = struct.unpack_from(">ibI", data, position + 12)
         assert magic == 2
         rest = struct.unpack_from(">hiqqqhii", data, position + 21)
-        out.append(Batch(base_offset, leader_epoch, *rest, crc_ok=crc32c(data[position + 21:end]) == crc,
-                         payload=data[position + HEADER_BYTES:end]))
+        out.append(Batch(base_offset, leader_epoch, *rest, crc, data[position + 21:end]))
         position = end
     return out
