@@ -7,6 +7,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 
 DELIVERY_SECONDS_MAX = 30
 
+# What a commit meets when the group is just about to change.
+REBALANCING = {KafkaError.REBALANCE_IN_PROGRESS, KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID}
+
 
 class Sender:
     """A producer that checks every delivery report."""
@@ -89,7 +92,10 @@ class Member(threading.Thread):
         self.owned: set[tuple[str, int]] = set()
         self.revoked: list[set[tuple[str, int]]] = []
         self.rebalances = 0
-        self.messages: list = []
+        # (rebalances so far, message)
+        self.received: list = []
+        # Offsets read and not yet committed; a commit that meets a rebalance is tried again after it.
+        self.uncommitted: dict[tuple[str, int], int] = {}
         self.error: BaseException | None = None
         self.leaving = threading.Event()
 
@@ -102,23 +108,38 @@ class Member(threading.Thread):
         gone = {(p.topic, p.partition) for p in partitions}
         self.revoked.append(gone)
         self.owned = self.owned - gone
+        for partition in gone:
+            self.uncommitted.pop(partition, None)
 
     def run(self) -> None:
         try:
             self.reader.subscribe(self.topics, on_assign=self.on_assign, on_revoke=self.on_revoke, on_lost=self.on_revoke)
             while not self.leaving.is_set():
                 message = self.reader.poll(0.1)
-                if message is None:
-                    continue
-                if message.error():
-                    raise KafkaException(message.error())
-                self.messages.append(message)
-                if self.commit:
-                    self.reader.commit(message, asynchronous=False)
+                if message is not None:
+                    if message.error():
+                        raise KafkaException(message.error())
+                    self.received.append((self.rebalances, message))
+                    self.uncommitted[message.topic(), message.partition()] = message.offset() + 1
+                if self.commit and self.uncommitted:
+                    self.commit_read()
         except KafkaException as error:
             self.error = error
         finally:
             self.reader.close()
+
+    def commit_read(self) -> None:
+        offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in self.uncommitted.items()]
+        try:
+            self.reader.commit(offsets=offsets, asynchronous=False)
+            self.uncommitted.clear()
+        except KafkaException as error:
+            if error.args[0].code() not in REBALANCING:
+                raise
+
+    @property
+    def messages(self) -> list:
+        return [message for _, message in list(self.received)]
 
     def leave(self) -> None:
         self.leaving.set()
