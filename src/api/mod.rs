@@ -1,1 +1,208 @@
-//! `api`
+//! One file per API, and one table that names them all: key, versions, whether it overlaps
+//! with others on its connection, and the handler. ApiVersions and the processor are
+//! derived from the table.
+//!
+//! A handler reads: authorise, validate, route to the owning core, combine, respond. It
+//! runs on the core of the client's connection.
+
+pub mod alter_configs;
+pub mod api_versions;
+pub mod auto_create;
+pub mod config_resource;
+pub mod create_partitions;
+pub mod create_topics;
+pub mod delete_groups;
+pub mod delete_records;
+pub mod delete_topics;
+pub mod describe_cluster;
+pub mod describe_configs;
+pub mod describe_groups;
+pub mod describe_log_dirs;
+pub mod describe_quorum;
+pub mod describe_topic_partitions;
+pub mod endpoint;
+pub mod fetch;
+pub mod fetch_session;
+pub mod find_coordinator;
+pub mod heartbeat;
+pub mod incremental_alter_configs;
+pub mod init_producer_id;
+pub mod join_group;
+pub mod leave_group;
+pub mod list_groups;
+pub mod list_offsets;
+pub mod metadata;
+pub mod offset_commit;
+pub mod offset_delete;
+pub mod offset_fetch;
+pub mod offset_for_leader_epoch;
+pub mod produce;
+pub mod scatter;
+pub mod sync_group;
+
+use std::future::Future;
+use std::ops::RangeInclusive;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use crate::base::ErrorCode;
+use crate::controller::ControllerResponse;
+use crate::security::RequestContext;
+use crate::shard::Shard;
+use crate::shard::processor::{Reply, Request, reply};
+use crate::wire::api_key::ApiKey;
+use crate::wire::codec::{Decoder, Message};
+
+pub type Handler = fn(Rc<Shard>, Request) -> Pin<Box<dyn Future<Output = Reply>>>;
+
+/// One served API.
+pub struct Api {
+    pub key: ApiKey,
+    /// What is decoded and answered.
+    pub versions: RangeInclusive<i16>,
+    /// Lowest version that ApiVersions tells, where it differs from what is served.
+    pub advertised_min: i16,
+    /// Runs beside other overlapping requests of its connection; responses keep order.
+    pub overlaps: bool,
+    /// Bytes of memory that a request of so many bytes may take while it is handled.
+    pub memory_estimate: fn(usize) -> usize,
+    pub handler: Handler,
+    /// Answer to a version that isn't served; without one the connection is closed.
+    pub on_unsupported_version: Option<fn(&RequestContext) -> Reply>,
+}
+
+impl Api {
+    pub fn name(&self) -> &'static str {
+        self.key.name()
+    }
+}
+
+/// An API whose request and response are generated messages.
+macro_rules! api {
+    ($key:ident, $versions:expr, $handler:path) => {
+        Api {
+            key: ApiKey::$key,
+            versions: $versions,
+            advertised_min: *$versions.start(),
+            overlaps: false,
+            memory_estimate: decoded_bytes,
+            handler: |shard, request| Box::pin(typed(shard, request, $handler)),
+            on_unsupported_version: None,
+        }
+    };
+}
+
+/// Every API that this broker serves, by key.
+pub static TABLE: [Api; 29] = [
+    Api {
+        key: ApiKey::Produce,
+        versions: 3..=13,
+        // librdkafka disables compression codecs unless version 0 is offered; Kafka
+        // offers 0 too and refuses it when it comes.
+        advertised_min: 0,
+        overlaps: true,
+        memory_estimate: |bytes| bytes,
+        handler: |shard, request| Box::pin(produce::handle(shard, request)),
+        on_unsupported_version: None,
+    },
+    Api {
+        key: ApiKey::Fetch,
+        versions: 4..=18,
+        advertised_min: 4,
+        overlaps: true,
+        memory_estimate: decoded_bytes,
+        handler: |shard, request| Box::pin(fetch::handle(shard, request)),
+        on_unsupported_version: None,
+    },
+    Api {
+        overlaps: true,
+        ..api!(ListOffsets, 1..=11, list_offsets::handle)
+    },
+    api!(Metadata, 0..=13, metadata::handle),
+    api!(OffsetCommit, 2..=10, offset_commit::handle),
+    api!(OffsetFetch, 1..=10, offset_fetch::handle),
+    api!(FindCoordinator, 0..=6, find_coordinator::handle),
+    api!(JoinGroup, 0..=9, join_group::handle),
+    api!(Heartbeat, 0..=4, heartbeat::handle),
+    api!(LeaveGroup, 0..=5, leave_group::handle),
+    api!(SyncGroup, 0..=5, sync_group::handle),
+    api!(DescribeGroups, 0..=6, describe_groups::handle),
+    api!(ListGroups, 0..=5, list_groups::handle),
+    Api {
+        on_unsupported_version: Some(api_versions::unsupported),
+        ..api!(ApiVersions, 0..=4, api_versions::handle)
+    },
+    api!(CreateTopics, 2..=7, create_topics::handle),
+    api!(DeleteTopics, 1..=6, delete_topics::handle),
+    api!(DeleteRecords, 0..=2, delete_records::handle),
+    api!(InitProducerId, 0..=5, init_producer_id::handle),
+    api!(OffsetForLeaderEpoch, 2..=4, offset_for_leader_epoch::handle),
+    api!(DescribeConfigs, 1..=4, describe_configs::handle),
+    api!(AlterConfigs, 0..=2, alter_configs::handle),
+    api!(DescribeLogDirs, 1..=5, describe_log_dirs::handle),
+    api!(CreatePartitions, 0..=3, create_partitions::handle),
+    api!(DeleteGroups, 0..=2, delete_groups::handle),
+    api!(
+        IncrementalAlterConfigs,
+        0..=1,
+        incremental_alter_configs::handle
+    ),
+    api!(OffsetDelete, 0..=0, offset_delete::handle),
+    api!(DescribeQuorum, 0..=2, describe_quorum::handle),
+    api!(DescribeCluster, 0..=2, describe_cluster::handle),
+    api!(
+        DescribeTopicPartitions,
+        0..=0,
+        describe_topic_partitions::handle
+    ),
+];
+
+/// What a listener serves. Controllers' tools find the APIs there that Kafka serves on it;
+/// Fetch is not among them until the quorum has followers.
+pub fn served(on_controller: bool) -> impl Iterator<Item = &'static Api> {
+    TABLE.iter().filter(move |api| {
+        !on_controller || (api.key.info().on_controllers && api.key != ApiKey::Fetch)
+    })
+}
+
+/// Generated messages take more memory than their bytes: at worst what the decoder's
+/// budget allows.
+fn decoded_bytes(bytes: usize) -> usize {
+    bytes.saturating_mul(crate::wire::codec::BUDGET_FACTOR)
+}
+
+/// The controller's code when it gave no answer: it is stopping.
+fn controller_down(answer: &Option<ControllerResponse>) -> ErrorCode {
+    match answer {
+        None => ErrorCode::NOT_CONTROLLER,
+        Some(_) => ErrorCode::UNKNOWN_SERVER_ERROR,
+    }
+}
+
+/// Decodes, handles, encodes. An undecodable request ends its connection.
+async fn typed<Q, R, F>(
+    shard: Rc<Shard>,
+    request: Request,
+    handler: impl FnOnce(Rc<Shard>, RequestContext, Q) -> F,
+) -> Reply
+where
+    Q: Message,
+    R: Message,
+    F: Future<Output = R>,
+{
+    let Request { context, body } = request;
+    let body = body.freeze();
+    let decoded = match Q::decode(&mut Decoder::new(&body), context.api_version) {
+        Ok(decoded) => decoded,
+        Err(error) => {
+            return Reply::Close(format!(
+                "an undecodable {} version {}: {error}",
+                Q::NAME,
+                context.api_version
+            ));
+        }
+    };
+    drop(body);
+    let response = handler(shard, context.clone(), decoded).await;
+    reply(&context, &response)
+}

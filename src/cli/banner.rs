@@ -65,7 +65,9 @@ mod tests {
     fn it_tells_what_a_person_needs() {
         let listener = |name: &str, address: &str, is_controller| BoundListener {
             name: name.into(),
-            host: String::new(),
+            advertised_host: String::new(),
+            advertised_port: 0,
+            protocol: 0,
             address: address.parse().unwrap(),
             is_controller,
         };

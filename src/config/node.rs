@@ -157,6 +157,7 @@ pub struct TransactionConfig {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct MetadataConfig {
+    pub metadata_log_max_record_bytes_between_snapshots: i64,
     pub metadata_max_idle_interval_ms: i32,
     pub metadata_log_segment_bytes: i32,
     pub metadata_log_segment_ms: i64,
@@ -235,6 +236,8 @@ impl NodeConfig {
                 transaction_state_log_segment_bytes: r.int("transaction.state.log.segment.bytes"),
             },
             metadata: MetadataConfig {
+                metadata_log_max_record_bytes_between_snapshots: r
+                    .long("metadata.log.max.record.bytes.between.snapshots"),
                 metadata_max_idle_interval_ms: r.int("metadata.max.idle.interval.ms"),
                 metadata_log_segment_bytes: r
                     .opt_int("internal.metadata.log.segment.bytes")

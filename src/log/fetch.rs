@@ -20,6 +20,8 @@ pub struct LogRead {
     /// In order, back to back; all of one kind.
     pub chunks: SmallVec<[Chunk; 2]>,
     pub bytes: usize,
+    /// Size of the first batch in the chunks; 0 without any.
+    pub first_batch_bytes: u32,
     /// The batch that the fetch offset lies in: where the chunks begin.
     pub start: LogPosition,
     /// Whether that is on the segment being appended to.
@@ -243,6 +245,7 @@ impl Log {
         LogRead {
             chunks: chunks(self, bytes),
             bytes,
+            first_batch_bytes: first_size,
             ..self.empty_read(start)
         }
     }
@@ -251,6 +254,7 @@ impl Log {
         LogRead {
             chunks: SmallVec::new(),
             bytes: 0,
+            first_batch_bytes: 0,
             start,
             on_active_segment: start.segment_base_offset == self.active().base_offset(),
             first_batch_too_large: false,

@@ -184,6 +184,11 @@ impl Log {
         self.offline
     }
 
+    /// A sync of its files failed: what it covered may be lost, so nothing more is taken.
+    pub fn take_offline(&mut self) {
+        self.offline = true;
+    }
+
     pub fn producers(&self) -> &ProducerStates {
         &self.producers
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::{BrokerId, CoreId};
 use crate::config::ConfigError;
+use crate::log::manager::LogDirError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -71,6 +72,24 @@ impl StartError {
         move |source| StartError::Directory {
             path: path.to_owned(),
             source,
+        }
+    }
+}
+
+impl From<LogDirError> for StartError {
+    fn from(error: LogDirError) -> Self {
+        match error {
+            LogDirError::Io { path, source } => StartError::Directory { path, source },
+            LogDirError::Locked { path } => StartError::Locked { path },
+            LogDirError::Foreign { path } => StartError::Identity {
+                path,
+                what: "it is not a partition's, and nothing else may stand among them".to_owned(),
+            },
+            LogDirError::Meta { path, source } => StartError::Identity {
+                path,
+                what: source.to_string(),
+            },
+            LogDirError::Checkpoint(error) => StartError::Log(error.to_string()),
         }
     }
 }

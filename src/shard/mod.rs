@@ -1,1 +1,421 @@
-//! `shard`
+//! Everything that one core owns: its partitions, connections, sessions, coordinators and
+//! waiting operations. A partition, its log and its waiting requests belong to exactly one
+//! core; what concerns another core goes there by message.
+//!
+//! `node` makes one shard a core and runs [`serve_mesh`]; connections come in through
+//! [`acceptor`] and go down `connection` → `processor` → `api` → `produce`/`fetch` →
+//! `partition`. The metadata image is one immutable value: [`Shard::image`] is this core's
+//! pointer to it, swapped by message.
+
+pub mod acceptor;
+pub mod background;
+pub mod connection;
+pub mod coordinators;
+pub mod fetch;
+pub mod messages;
+pub mod operation;
+pub mod partition;
+pub mod processor;
+pub mod produce;
+pub mod replicas;
+pub mod wait;
+
+use std::cell::{RefCell, RefMut};
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::api::fetch_session::FetchSessions;
+use crate::base::{
+    BrokerId, CoreId, ErrorCode, PartitionIndex, ProducerId, TopicIdPartition, Uuid,
+};
+use crate::config::NodeConfig;
+use crate::controller::{AutoCreateSettings, ControllerRequest, ControllerResponse};
+use crate::coordinator::CoordinatorConfig;
+use crate::coordinator::runtime::GroupCoordinator;
+use crate::io::local::Notify;
+use crate::io::{Queue, Rt};
+use crate::log::TailPool;
+use crate::log::checkpoint::Offsets;
+use crate::log::manager::LogDir;
+use crate::mesh::{Gone, Port, ReplySlot};
+use crate::metadata::MetadataImage;
+use crate::security::{Authorizer, Operation, RequestContext, ResourceType};
+use crate::wire::messages::AllocateProducerIdsRequest;
+use messages::{LongReply, PartitionCall, PartitionReply, Published, ShardReply, ShardRequest};
+use operation::{OperationId, Operations};
+use partition::{Partition, Wakes};
+
+/// Recent bytes that the logs of one core keep in memory for consumers that keep up.
+const TAIL_CACHE_BYTES: usize = 64 * 1024 * 1024;
+
+/// What all cores of a node share; immutable.
+pub struct Node {
+    pub id: BrokerId,
+    /// From the registration of this process; -1 before it.
+    pub broker_epoch: std::sync::atomic::AtomicI64,
+    pub cluster_id: Arc<str>,
+    pub config: NodeConfig,
+    pub auto_create: AutoCreateSettings,
+    pub coordinator: CoordinatorConfig,
+    pub authorizer: Arc<dyn Authorizer>,
+    /// Data cores; the controller's core has the index after them.
+    pub cores: u16,
+    /// The log directories, by id.
+    pub directories: Vec<Directory>,
+}
+
+/// One of `log.dirs`.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    pub id: Uuid,
+    pub log_dir: LogDir,
+    /// The last stop was clean: logs need no recovery.
+    pub clean: bool,
+    /// The checkpoints as they were at the start.
+    pub recovery_points: Arc<Offsets>,
+    pub log_starts: Arc<Offsets>,
+    pub high_watermarks: Arc<Offsets>,
+}
+
+impl Node {
+    pub fn controller_core(&self) -> CoreId {
+        CoreId(self.cores)
+    }
+}
+
+type MeshPort = Port<ShardRequest, ShardReply>;
+
+pub struct Shard {
+    rt: Rt,
+    node: Arc<Node>,
+    port: MeshPort,
+    published: RefCell<Arc<Published>>,
+    partitions: RefCell<HashMap<TopicIdPartition, Rc<RefCell<Partition>>>>,
+    operations: Operations<LongReply>,
+    sessions: RefCell<FetchSessions>,
+    coordinators: RefCell<BTreeMap<PartitionIndex, GroupCoordinator>>,
+    producer_ids: producer_ids::Block,
+    /// Memory of the tail caches of this core's logs.
+    tail_pool: TailPool,
+    /// Told when the logs of this core have been closed.
+    closed: Notify,
+}
+
+mod producer_ids;
+
+impl Shard {
+    pub fn new(rt: Rt, node: Arc<Node>, port: MeshPort) -> Rc<Shard> {
+        let core = rt.core();
+        let slots = usize::try_from(node.config.fetch.max_incremental_fetch_session_cache_slots)
+            .unwrap_or(0)
+            .div_ceil(usize::from(node.cores));
+        Rc::new(Shard {
+            sessions: RefCell::new(FetchSessions::new(slots, core.0, node.cores)),
+            published: RefCell::new(Arc::new(Published::empty())),
+            partitions: RefCell::default(),
+            operations: Operations::new(core),
+            coordinators: RefCell::default(),
+            producer_ids: producer_ids::Block::default(),
+            tail_pool: TailPool::new(TAIL_CACHE_BYTES),
+            closed: Notify::new(),
+            rt,
+            node,
+            port,
+        })
+    }
+
+    pub fn core(&self) -> CoreId {
+        self.rt.core()
+    }
+
+    pub fn rt(&self) -> &Rt {
+        &self.rt
+    }
+
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// This core's pointer to the cluster's metadata.
+    pub fn image(&self) -> Arc<MetadataImage> {
+        self.published.borrow().image.clone()
+    }
+
+    pub fn published(&self) -> Arc<Published> {
+        self.published.borrow().clone()
+    }
+
+    /// The core that owns a local replica.
+    pub fn owner(&self, partition: TopicIdPartition) -> Option<CoreId> {
+        self.published.borrow().placement.owner(partition)
+    }
+
+    /// A partition of this core.
+    pub fn partition(&self, id: TopicIdPartition) -> Option<Rc<RefCell<Partition>>> {
+        self.partitions.borrow().get(&id).cloned()
+    }
+
+    /// Whether requests on this listener come from controllers and their tools.
+    pub fn is_controller_listener(&self, name: &str) -> bool {
+        self.node
+            .config
+            .listeners
+            .controller()
+            .any(|listener| *listener.name == *name)
+    }
+
+    pub fn tail_pool(&self) -> &TailPool {
+        &self.tail_pool
+    }
+
+    pub fn operations(&self) -> &Operations<LongReply> {
+        &self.operations
+    }
+
+    pub fn sessions(&self) -> RefMut<'_, FetchSessions> {
+        self.sessions.borrow_mut()
+    }
+
+    pub fn authorize(
+        &self,
+        context: &RequestContext,
+        operation: Operation,
+        resource: ResourceType,
+        name: &str,
+    ) -> bool {
+        self.node
+            .authorizer
+            .authorize(context, operation, resource, name)
+    }
+
+    /// Whether there is any topic that the client may use so.
+    pub fn authorize_any_topic(&self, context: &RequestContext, operation: Operation) -> bool {
+        self.image()
+            .topics
+            .iter()
+            .any(|topic| self.authorize(context, operation, ResourceType::Topic, &topic.name))
+    }
+
+    pub fn authorized_operations(
+        &self,
+        context: &RequestContext,
+        resource: ResourceType,
+        name: &str,
+    ) -> i32 {
+        crate::security::authorized_operations(
+            self.node.authorizer.as_ref(),
+            context,
+            resource,
+            name,
+        )
+    }
+
+    /// A call to another core (or this one). It is on its way when this returns.
+    pub fn call(
+        &self,
+        core: CoreId,
+        request: ShardRequest,
+    ) -> impl Future<Output = Result<ShardReply, Gone>> + 'static {
+        self.port.call(core, request)
+    }
+
+    /// A message whose answer nobody waits for.
+    pub fn post(&self, core: CoreId, request: ShardRequest) {
+        let call = self.port.call(core, request);
+        self.rt.spawn(Queue::Request, async move {
+            // A core that is gone has nothing left to be told.
+            let _ = call.await;
+        });
+    }
+
+    /// A request to the controller; nothing if it is not there.
+    pub async fn controller(&self, request: ControllerRequest) -> Option<ControllerResponse> {
+        let request = ShardRequest::Controller(Box::new(request));
+        match self.port.call(self.node.controller_core(), request).await {
+            Ok(ShardReply::Controller(response)) => Some(*response),
+            _ => None,
+        }
+    }
+
+    /// Short calls on partitions, one message a core. Partitions that no core owns are
+    /// left out of the replies.
+    pub async fn partition_calls(
+        &self,
+        calls: Vec<(u32, TopicIdPartition, PartitionCall)>,
+    ) -> Vec<(u32, PartitionReply)> {
+        let mut by_core: BTreeMap<CoreId, Vec<_>> = BTreeMap::new();
+        for (slot, partition, call) in calls {
+            if let Some(core) = self.owner(partition) {
+                by_core
+                    .entry(core)
+                    .or_default()
+                    .push((slot, partition, call));
+            }
+        }
+        let mut replies = Vec::new();
+        let mut remote = Vec::new();
+        for (core, calls) in by_core {
+            if core == self.core() {
+                replies.extend(self.answer_partitions(&calls));
+            } else {
+                remote.push(self.call(core, ShardRequest::Partitions(calls)));
+            }
+        }
+        for call in remote {
+            if let Ok(ShardReply::Partitions(answered)) = call.await {
+                replies.extend(answered);
+            }
+        }
+        replies
+    }
+
+    /// An id for an idempotent producer, of this core's block.
+    pub async fn next_producer_id(&self) -> Result<ProducerId, ErrorCode> {
+        self.producer_ids
+            .next(async || {
+                let request = AllocateProducerIdsRequest {
+                    broker_id: self.node.id.0,
+                    broker_epoch: self.broker_epoch(),
+                };
+                let call = ControllerRequest::AllocateProducerIds {
+                    ctx: RequestContext::internal(),
+                    request,
+                };
+                match self.controller(call).await {
+                    Some(ControllerResponse::AllocateProducerIds(response)) => Some(response),
+                    _ => None,
+                }
+            })
+            .await
+    }
+
+    pub fn broker_epoch(&self) -> i64 {
+        self.node
+            .broker_epoch
+            .load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    /// Resolves when the logs of this core have been closed.
+    pub async fn closed(&self) {
+        self.closed.notified().await;
+    }
+
+    pub fn wake(&self, operation: OperationId) {
+        if operation.core == self.core() {
+            self.operations.wake(operation);
+        } else {
+            self.post(operation.core, ShardRequest::Wake(operation));
+        }
+    }
+
+    pub fn wake_all(&self, wakes: Wakes) {
+        for operation in wakes {
+            self.wake(operation);
+        }
+    }
+
+    /// Takes an operation off the lists of partitions of this core.
+    pub fn unwatch(&self, operation: OperationId, partitions: &[TopicIdPartition]) {
+        for id in partitions {
+            if let Some(partition) = self.partition(*id) {
+                partition.borrow_mut().unwatch(&operation);
+            }
+        }
+    }
+
+    fn answer_partitions(
+        &self,
+        calls: &[(u32, TopicIdPartition, PartitionCall)],
+    ) -> Vec<(u32, PartitionReply)> {
+        let mut wakes = Wakes::new();
+        let replies = calls
+            .iter()
+            .map(|(slot, id, call)| {
+                let reply = match self.partition(*id) {
+                    Some(partition) => partition.borrow_mut().answer(call, &mut wakes),
+                    None => PartitionReply::Refused(ErrorCode::NOT_LEADER_OR_FOLLOWER),
+                };
+                (*slot, reply)
+            })
+            .collect();
+        self.wake_all(wakes);
+        replies
+    }
+}
+
+/// Serves what other cores ask, until the core stops.
+pub async fn serve_mesh(shard: Rc<Shard>) {
+    loop {
+        let (_, request, slot) = shard.port.next_request().await;
+        on_request(&shard, request, slot);
+    }
+}
+
+fn on_request(shard: &Rc<Shard>, request: ShardRequest, slot: ReplySlot<ShardReply>) {
+    match request {
+        ShardRequest::Produce(part) => {
+            let deadline = part.deadline;
+            let (mut outcomes, waiting) = produce::append(shard, part);
+            if waiting.is_empty() {
+                slot.reply(ShardReply::Produce(outcomes));
+                return;
+            }
+            let shard = shard.clone();
+            shard.rt.clone().spawn(Queue::Request, async move {
+                produce::await_replication(&shard, &mut outcomes, waiting, deadline).await;
+                slot.reply(ShardReply::Produce(outcomes));
+            });
+        }
+        ShardRequest::Fetch(part) => slot.reply(ShardReply::Fetch(fetch::read(shard, &part))),
+        ShardRequest::Watch(part) => {
+            fetch::watch(shard, &part);
+            slot.reply(ShardReply::Done);
+        }
+        ShardRequest::Unwatch(operation, partitions) => {
+            shard.unwatch(operation, &partitions);
+            slot.reply(ShardReply::Done);
+        }
+        ShardRequest::Wake(operation) => {
+            shard.operations.wake(operation);
+            slot.reply(ShardReply::Done);
+        }
+        ShardRequest::Partitions(calls) => {
+            slot.reply(ShardReply::Partitions(shard.answer_partitions(&calls)));
+        }
+        ShardRequest::Long(operation, call) => {
+            slot.reply(ShardReply::Done);
+            let shard = shard.clone();
+            shard.rt.clone().spawn(Queue::Request, async move {
+                let reply = coordinators::serve(&shard, call).await;
+                shard.post(operation.core, ShardRequest::LongDone(operation, reply));
+            });
+        }
+        ShardRequest::LongDone(operation, reply) => {
+            shard.operations.complete(operation, reply);
+            slot.reply(ShardReply::Done);
+        }
+        ShardRequest::Publish(published) => {
+            replicas::apply(shard, published);
+            slot.reply(ShardReply::Done);
+        }
+        ShardRequest::Listen(listeners) => {
+            slot.reply(ShardReply::Listening(acceptor::start_all(
+                shard, &listeners,
+            )));
+        }
+        ShardRequest::Checkpoints => {
+            slot.reply(ShardReply::Checkpoints(background::checkpoints(shard)));
+        }
+        ShardRequest::CloseLogs => {
+            let shard = shard.clone();
+            shard.rt.clone().spawn(Queue::Request, async move {
+                let checkpoints = replicas::close_all(&shard).await;
+                slot.reply(ShardReply::Checkpoints(checkpoints));
+                shard.closed.notify_one();
+            });
+        }
+        // Sent to the controller's core only; a slot dropped unanswered says so.
+        ShardRequest::Controller(_) => drop(slot),
+    }
+}

@@ -1,0 +1,79 @@
+//! DescribeCluster: the brokers (KIP-700), on request with the fenced ones (KIP-1073).
+
+use std::rc::Rc;
+
+use super::endpoint;
+use crate::base::ErrorCode;
+use crate::security::{CLUSTER_NAME, OPERATIONS_NOT_ASKED, RequestContext, ResourceType};
+use crate::shard::Shard;
+use crate::wire::messages::DescribeClusterRequest;
+use crate::wire::messages::describe_cluster_response::{
+    DescribeClusterBroker, DescribeClusterResponse,
+};
+
+/// `EndpointType` of KIP-919: what a listener knows.
+const BROKERS: i8 = 1;
+const CONTROLLERS: i8 = 2;
+
+pub async fn handle(
+    shard: Rc<Shard>,
+    context: RequestContext,
+    request: DescribeClusterRequest,
+) -> DescribeClusterResponse {
+    let operations = if request.include_cluster_authorized_operations {
+        shard.authorized_operations(&context, ResourceType::Cluster, CLUSTER_NAME)
+    } else {
+        OPERATIONS_NOT_ASKED
+    };
+    let known = if shard.is_controller_listener(&context.listener) {
+        CONTROLLERS
+    } else {
+        BROKERS
+    };
+    if request.endpoint_type != known {
+        let error = if matches!(request.endpoint_type, BROKERS | CONTROLLERS) {
+            ErrorCode::MISMATCHED_ENDPOINT_TYPE
+        } else {
+            ErrorCode::UNSUPPORTED_ENDPOINT_TYPE
+        };
+        return DescribeClusterResponse {
+            error_code: error.0,
+            error_message: Some(format!(
+                "this listener serves endpoint type {known}, not {}",
+                request.endpoint_type
+            )),
+            endpoint_type: known,
+            ..Default::default()
+        };
+    }
+    let image = shard.image();
+    let endpoints = if known == CONTROLLERS {
+        endpoint::controllers(&image, &context.listener)
+    } else {
+        image
+            .cluster
+            .brokers
+            .values()
+            .filter(|broker| request.include_fenced_brokers || !broker.fenced)
+            .filter_map(|broker| endpoint::of(broker, &context.listener))
+            .collect()
+    };
+    let brokers = endpoints
+        .into_iter()
+        .map(|broker| DescribeClusterBroker {
+            broker_id: broker.id.0,
+            host: broker.host,
+            port: broker.port,
+            rack: broker.rack,
+            is_fenced: broker.fenced,
+        })
+        .collect();
+    DescribeClusterResponse {
+        endpoint_type: known,
+        cluster_id: shard.node().cluster_id.to_string(),
+        controller_id: shard.node().id.0,
+        brokers,
+        cluster_authorized_operations: operations,
+        ..Default::default()
+    }
+}

@@ -1,0 +1,40 @@
+//! DescribeQuorum: voters and observers of the metadata log, as the controller sees them.
+
+use std::rc::Rc;
+
+use super::controller_down;
+use crate::base::ErrorCode;
+use crate::controller::{ControllerRequest, ControllerResponse};
+use crate::security::{CLUSTER_NAME, Operation, RequestContext, ResourceType};
+use crate::shard::Shard;
+use crate::wire::messages::{DescribeQuorumRequest, DescribeQuorumResponse};
+
+pub async fn handle(
+    shard: Rc<Shard>,
+    context: RequestContext,
+    request: DescribeQuorumRequest,
+) -> DescribeQuorumResponse {
+    if !shard.authorize(
+        &context,
+        Operation::Describe,
+        ResourceType::Cluster,
+        CLUSTER_NAME,
+    ) {
+        return failed(ErrorCode::CLUSTER_AUTHORIZATION_FAILED);
+    }
+    let call = ControllerRequest::DescribeQuorum {
+        ctx: context,
+        request,
+    };
+    match shard.controller(call).await {
+        Some(ControllerResponse::DescribeQuorum(response)) => response,
+        other => failed(controller_down(&other)),
+    }
+}
+
+fn failed(error: ErrorCode) -> DescribeQuorumResponse {
+    DescribeQuorumResponse {
+        error_code: error.0,
+        ..Default::default()
+    }
+}

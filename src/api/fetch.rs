@@ -1,0 +1,412 @@
+//! Fetch: records for consumers and followers, by full requests or incremental sessions.
+//!
+//! Control goes to [`fetch_session`](super::fetch_session) (which partitions), then to
+//! `shard::fetch` (reading, waiting), and back here, where the response is gathered around
+//! the record chunks without copying them.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+use super::endpoint;
+use super::fetch_session::{Begun, FetchKey, FetchOutcome, FetchSpec, FetchTopic, SessionRequest};
+use crate::base::{
+    BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionIndex, TopicIdPartition, Uuid,
+};
+use crate::io::SendQueue;
+use crate::metadata::MetadataImage;
+use crate::security::{CLUSTER_NAME, Operation, RequestContext, ResourceType};
+use crate::shard::Shard;
+use crate::shard::fetch::{Gather, gather};
+use crate::shard::messages::{FetchAnswer, FetchPartition, FetchRead};
+use crate::shard::processor::{Reply, Request};
+use crate::wire::codec::{Decoder, EncodeError, Message};
+use crate::wire::fetch_encoder::{FetchEncoder, FetchHead, Piece};
+use crate::wire::messages::FetchRequest;
+use crate::wire::messages::fetch_response::{
+    EpochEndOffset, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+};
+
+const READ_COMMITTED: i8 = 1;
+/// First version that names topics by id.
+const BY_ID_SINCE: i16 = 13;
+/// First version that tells where the leader is.
+const NODE_ENDPOINTS_SINCE: i16 = 16;
+
+pub async fn handle(shard: Rc<Shard>, request: Request) -> Reply {
+    let Request { context, body } = request;
+    let body = body.freeze();
+    let decoded = FetchRequest::decode(&mut Decoder::new(&body), context.api_version);
+    drop(body);
+    let request = match decoded {
+        Ok(request) => request,
+        Err(error) => return Reply::Close(format!("an undecodable Fetch: {error}")),
+    };
+    let asked = Asked::of(&request, &context);
+    if asked.replica != BrokerId::NONE
+        && !shard.authorize(
+            &context,
+            Operation::ClusterAction,
+            ResourceType::Cluster,
+            CLUSTER_NAME,
+        )
+    {
+        return failed(&context, ErrorCode::CLUSTER_AUTHORIZATION_FAILED);
+    }
+    let session = session_request(request, &context, asked.replica);
+    let begun = shard
+        .sessions()
+        .begin(session, shard.rt().now(), &mut shard.rt().rng());
+    let begun = match begun {
+        Ok(begun) => begun,
+        Err(error) => return failed(&context, error),
+    };
+    let image = shard.image();
+    let topics: Vec<Resolved> = begun
+        .partitions
+        .iter()
+        .map(|spec| resolve(&shard, &context, &image, spec))
+        .collect();
+    let answers = read(&shard, &context, &asked, &begun, &topics).await;
+    let outcomes: Vec<FetchOutcome> = answers.iter().map(outcome).collect();
+    let sent = shard.sessions().respond(&begun, &outcomes);
+    match respond(&shard.image(), &context, &begun, &topics, answers, &sent) {
+        Ok(out) => Reply::Send(out),
+        Err(error) => Reply::Close(format!("a Fetch response could not be encoded: {error}")),
+    }
+}
+
+/// What the request asks of all partitions together.
+struct Asked {
+    replica: BrokerId,
+    read_committed: bool,
+    max_wait: Duration,
+    min_bytes: u64,
+    max_bytes: u32,
+}
+
+impl Asked {
+    fn of(request: &FetchRequest, context: &RequestContext) -> Asked {
+        let replica = if context.api_version >= 15 {
+            request.replica_state.replica_id
+        } else {
+            request.replica_id
+        };
+        Asked {
+            // -2 is a consumer that debugs: it reads like any other here.
+            replica: BrokerId(replica.max(-1)),
+            read_committed: request.isolation_level == READ_COMMITTED,
+            max_wait: Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)),
+            min_bytes: u64::try_from(request.min_bytes).unwrap_or(0),
+            max_bytes: u32::try_from(request.max_bytes).unwrap_or(0),
+        }
+    }
+}
+
+/// A partition of the request, looked up.
+struct Resolved {
+    name: Arc<str>,
+    topic_id: Uuid,
+    target: Result<TopicIdPartition, ErrorCode>,
+}
+
+fn session_request(
+    request: FetchRequest,
+    context: &RequestContext,
+    replica: BrokerId,
+) -> SessionRequest {
+    let by_id = context.api_version >= BY_ID_SINCE;
+    let topic = |name: &str, id: Uuid| {
+        if by_id {
+            FetchTopic::Id(id)
+        } else {
+            FetchTopic::Name(name.into())
+        }
+    };
+    let mut partitions = Vec::new();
+    for asked in &request.topics {
+        let topic = topic(&asked.topic, asked.topic_id);
+        for partition in &asked.partitions {
+            partitions.push(FetchSpec {
+                key: FetchKey {
+                    topic: topic.clone(),
+                    partition: PartitionIndex(partition.partition),
+                },
+                current_leader_epoch: partition.current_leader_epoch,
+                fetch_offset: partition.fetch_offset,
+                last_fetched_epoch: partition.last_fetched_epoch,
+                log_start_offset: partition.log_start_offset,
+                partition_max_bytes: partition.partition_max_bytes,
+            });
+        }
+    }
+    let mut forgotten = Vec::new();
+    for asked in &request.forgotten_topics_data {
+        let topic = topic(&asked.topic, asked.topic_id);
+        forgotten.extend(asked.partitions.iter().map(|index| FetchKey {
+            topic: topic.clone(),
+            partition: PartitionIndex(*index),
+        }));
+    }
+    SessionRequest {
+        session_id: request.session_id,
+        session_epoch: request.session_epoch,
+        by_id,
+        from_follower: replica != BrokerId::NONE,
+        partitions,
+        forgotten,
+    }
+}
+
+fn resolve(
+    shard: &Shard,
+    context: &RequestContext,
+    image: &MetadataImage,
+    spec: &FetchSpec,
+) -> Resolved {
+    let (found, asked_name, asked_id, unknown) = match &spec.key.topic {
+        FetchTopic::Id(id) => (
+            image.topics.by_id(*id),
+            Arc::from(""),
+            *id,
+            ErrorCode::UNKNOWN_TOPIC_ID,
+        ),
+        FetchTopic::Name(name) => (
+            image.topics.by_name(name),
+            name.clone(),
+            Uuid::ZERO,
+            ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+        ),
+    };
+    let Some(topic) = found else {
+        return Resolved {
+            name: asked_name,
+            topic_id: asked_id,
+            target: Err(unknown),
+        };
+    };
+    let index = spec.key.partition;
+    let target = if !shard.authorize(context, Operation::Read, ResourceType::Topic, &topic.name) {
+        Err(ErrorCode::TOPIC_AUTHORIZATION_FAILED)
+    } else if topic.partition(index).is_none() {
+        Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
+    } else {
+        Ok(TopicIdPartition {
+            topic_id: topic.id,
+            partition: index,
+        })
+    };
+    Resolved {
+        name: topic.name.clone(),
+        topic_id: topic.id,
+        target,
+    }
+}
+
+/// Reads what could be resolved; the answers stand in the order of the partitions.
+async fn read(
+    shard: &Rc<Shard>,
+    context: &RequestContext,
+    asked: &Asked,
+    begun: &Begun,
+    topics: &[Resolved],
+) -> Vec<FetchAnswer> {
+    let mut answers = Vec::with_capacity(topics.len());
+    let mut partitions = Vec::with_capacity(topics.len());
+    for (slot, (spec, topic)) in (0u32..).zip(begun.partitions.iter().zip(topics)) {
+        answers.push(match topic.target {
+            Err(error) => FetchAnswer::refused(slot, error),
+            Ok(partition) => {
+                partitions.push(FetchPartition {
+                    slot,
+                    partition,
+                    current_leader_epoch: LeaderEpoch(spec.current_leader_epoch),
+                    fetch_offset: Offset(spec.fetch_offset),
+                    last_fetched_epoch: LeaderEpoch(spec.last_fetched_epoch),
+                    partition_max_bytes: u32::try_from(spec.partition_max_bytes).unwrap_or(0),
+                });
+                FetchAnswer::refused(slot, ErrorCode::NOT_LEADER_OR_FOLLOWER)
+            }
+        });
+    }
+    let limit = u32::try_from(shard.node().config.fetch.fetch_max_bytes).unwrap_or(0);
+    let max_bytes = asked.max_bytes.min(limit);
+    let refused = partitions.len() < answers.len();
+    let gathered = gather(
+        shard,
+        Gather {
+            read: FetchRead {
+                max_bytes,
+                read_committed: asked.read_committed,
+                replica: asked.replica,
+                version: context.api_version,
+            },
+            min_bytes: asked.min_bytes.min(u64::from(max_bytes)),
+            deadline: shard.rt().now() + asked.max_wait,
+            partitions,
+            refused,
+        },
+    )
+    .await;
+    for answer in gathered {
+        let slot = answer.slot as usize;
+        answers[slot] = answer;
+    }
+    answers
+}
+
+fn outcome(answer: &FetchAnswer) -> FetchOutcome {
+    FetchOutcome {
+        error: answer.error,
+        high_watermark: answer.high_watermark.0,
+        log_start_offset: answer.log_start_offset.0,
+        has_records: answer.bytes > 0,
+        has_news: answer.diverging.is_some(),
+    }
+}
+
+fn respond(
+    image: &MetadataImage,
+    context: &RequestContext,
+    begun: &Begun,
+    topics: &[Resolved],
+    answers: Vec<FetchAnswer>,
+    sent: &[bool],
+) -> Result<SendQueue, EncodeError> {
+    let mut included: Vec<(usize, FetchAnswer)> = answers
+        .into_iter()
+        .enumerate()
+        .filter(|(slot, _)| sent[*slot])
+        .collect();
+    let topic_of = |slot: usize| &begun.partitions[slot].key.topic;
+    let runs: Vec<usize> = included
+        .chunk_by(|a, b| topic_of(a.0) == topic_of(b.0))
+        .map(<[_]>::len)
+        .collect();
+    let head = FetchHead {
+        throttle_time_ms: 0,
+        error_code: ErrorCode::NONE.0,
+        session_id: begun.session_id,
+    };
+    let mut encoder = FetchEncoder::new(
+        BytesMut::new(),
+        context.api_version,
+        context.correlation_id,
+        head,
+        runs.len(),
+    )?;
+    let mut leaders = Vec::new();
+    let mut position = 0;
+    for run in runs {
+        let topic = &topics[included[position].0];
+        encoder.topic(&topic.name, topic.topic_id, run)?;
+        for (slot, answer) in &included[position..position + run] {
+            let data = partition_data(context, begun.partitions[*slot].key.partition, answer);
+            if data.current_leader.leader_id >= 0 {
+                leaders.push(BrokerId(data.current_leader.leader_id));
+            }
+            encoder.partition(&data, Some(answer.bytes as usize))?;
+        }
+        position += run;
+    }
+    let encoded = encoder.finish(&endpoints(image, context, leaders))?;
+    let mut out = SendQueue::new();
+    let mut records = included.iter_mut().filter(|(_, answer)| answer.bytes > 0);
+    for piece in encoded.pieces() {
+        match piece {
+            Piece::Encoded(bytes) => out.push_bytes(bytes),
+            Piece::Records(_) => {
+                let (_, answer) = records.next().expect("one piece for each non-empty answer");
+                for chunk in answer.chunks.drain(..) {
+                    out.push(chunk);
+                }
+            }
+        }
+    }
+    Ok(out)
+}
+
+fn partition_data(
+    context: &RequestContext,
+    index: PartitionIndex,
+    answer: &FetchAnswer,
+) -> PartitionData {
+    let leader = answer
+        .leader
+        .filter(|_| context.api_version >= NODE_ENDPOINTS_SINCE);
+    PartitionData {
+        partition_index: index.0,
+        error_code: answer.error.0,
+        high_watermark: answer.high_watermark.0,
+        last_stable_offset: answer.last_stable_offset.0,
+        log_start_offset: answer.log_start_offset.0,
+        aborted_transactions: answer.aborted.clone(),
+        diverging_epoch: answer
+            .diverging
+            .map_or_else(EpochEndOffset::default, |(epoch, end)| EpochEndOffset {
+                epoch: epoch.0,
+                end_offset: end.0,
+            }),
+        current_leader: leader.map_or_else(LeaderIdAndEpoch::default, |(id, epoch)| {
+            LeaderIdAndEpoch {
+                leader_id: id.0,
+                leader_epoch: epoch.0,
+            }
+        }),
+        ..Default::default()
+    }
+}
+
+fn endpoints(
+    image: &MetadataImage,
+    context: &RequestContext,
+    mut leaders: Vec<BrokerId>,
+) -> Vec<NodeEndpoint> {
+    if context.api_version < NODE_ENDPOINTS_SINCE {
+        return Vec::new();
+    }
+    leaders.sort_unstable();
+    leaders.dedup();
+    leaders
+        .into_iter()
+        .filter_map(|id| endpoint::find(image, id, &context.listener))
+        .map(|broker| NodeEndpoint {
+            node_id: broker.id.0,
+            host: broker.host,
+            port: broker.port,
+            rack: broker.rack,
+        })
+        .collect()
+}
+
+/// The request as a whole is refused; before version 7 there was no place to say so but
+/// an empty answer.
+fn failed(context: &RequestContext, error: ErrorCode) -> Reply {
+    let head = FetchHead {
+        throttle_time_ms: 0,
+        error_code: error.0,
+        session_id: 0,
+    };
+    let encoded = FetchEncoder::new(
+        BytesMut::new(),
+        context.api_version,
+        context.correlation_id,
+        head,
+        0,
+    )
+    .and_then(|encoder| encoder.finish(&[]));
+    match encoded {
+        Ok(encoded) => {
+            let mut out = SendQueue::new();
+            for piece in encoded.pieces() {
+                if let Piece::Encoded(bytes) = piece {
+                    out.push_bytes(bytes);
+                }
+            }
+            Reply::Send(out)
+        }
+        Err(error) => Reply::Close(format!("a Fetch response could not be encoded: {error}")),
+    }
+}

@@ -1,0 +1,90 @@
+//! FindCoordinator: which broker leads the internal topic's partition for a key, one key
+//! (to version 3) or several. The internal topic comes into being on the first ask.
+
+use std::rc::Rc;
+
+use super::{auto_create, endpoint};
+use crate::base::{ErrorCode, PartitionIndex, hash};
+use crate::controller::topic_name;
+use crate::security::{Operation, RequestContext, ResourceType};
+use crate::shard::Shard;
+use crate::wire::messages::FindCoordinatorRequest;
+use crate::wire::messages::find_coordinator_response::{Coordinator, FindCoordinatorResponse};
+
+/// `FindCoordinatorRequest.CoordinatorType` of a consumer group.
+const GROUP: i8 = 0;
+
+pub async fn handle(
+    shard: Rc<Shard>,
+    context: RequestContext,
+    request: FindCoordinatorRequest,
+) -> FindCoordinatorResponse {
+    let kind = request.key_type;
+    if context.api_version >= 4 {
+        let mut coordinators = Vec::new();
+        for key in request.coordinator_keys {
+            coordinators.push(find(&shard, &context, kind, key).await);
+        }
+        return FindCoordinatorResponse {
+            coordinators,
+            ..Default::default()
+        };
+    }
+    let found = find(&shard, &context, kind, request.key).await;
+    FindCoordinatorResponse {
+        error_code: found.error_code,
+        error_message: found.error_message,
+        node_id: found.node_id,
+        host: found.host,
+        port: found.port,
+        ..Default::default()
+    }
+}
+
+async fn find(shard: &Rc<Shard>, context: &RequestContext, kind: i8, key: String) -> Coordinator {
+    let (topic, resource) = match kind {
+        GROUP => (topic_name::CONSUMER_OFFSETS, ResourceType::Group),
+        _ => {
+            // Also for transactions: a fatal answer, where a retriable one would keep
+            // the producer asking for ever.
+            return Coordinator {
+                error_message: Some(format!("coordinator type {kind} is not served here")),
+                ..failed(key, ErrorCode::INVALID_REQUEST)
+            };
+        }
+    };
+    if !shard.authorize(context, Operation::Describe, resource, &key) {
+        return failed(key, ErrorCode::GROUP_AUTHORIZATION_FAILED);
+    }
+    auto_create::internal(shard, topic).await;
+    let image = shard.image();
+    let Some(topic) = image.topics.by_name(topic) else {
+        return failed(key, ErrorCode::COORDINATOR_NOT_AVAILABLE);
+    };
+    let partitions = i32::try_from(topic.partition_count()).expect("partitions are counted in i32");
+    let index = hash::coordinator_partition(&key, partitions);
+    let leader = topic
+        .partition(PartitionIndex(index))
+        .and_then(|partition| endpoint::find(&image, partition.leader, &context.listener));
+    match leader {
+        Some(broker) => Coordinator {
+            key,
+            node_id: broker.id.0,
+            host: broker.host,
+            port: broker.port,
+            ..Default::default()
+        },
+        None => failed(key, ErrorCode::COORDINATOR_NOT_AVAILABLE),
+    }
+}
+
+fn failed(key: String, error: ErrorCode) -> Coordinator {
+    Coordinator {
+        key,
+        node_id: -1,
+        host: String::new(),
+        port: -1,
+        error_code: error.0,
+        error_message: None,
+    }
+}

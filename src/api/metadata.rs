@@ -1,0 +1,204 @@
+//! Metadata: brokers, topics, leaders. Answered from this core's image; a missing topic
+//! is created on the way where that is allowed (`auto.create.topics.enable`).
+
+use std::rc::Rc;
+
+use super::{auto_create, endpoint};
+use crate::base::{BrokerId, ErrorCode, Uuid};
+use crate::controller::topic_name;
+use crate::metadata::topics::numbers;
+use crate::metadata::{MetadataImage, PartitionImage, TopicImage};
+use crate::security::{CLUSTER_NAME, Operation, RequestContext, ResourceType};
+use crate::shard::Shard;
+use crate::wire::messages::MetadataRequest;
+use crate::wire::messages::metadata_request::MetadataRequestTopic;
+use crate::wire::messages::metadata_response::{
+    MetadataResponse, MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+
+pub async fn handle(
+    shard: Rc<Shard>,
+    context: RequestContext,
+    request: MetadataRequest,
+) -> MetadataResponse {
+    let asked = Asked::of(request.topics, context.api_version);
+    if let Asked::Topics(topics) = &asked
+        && request.allow_auto_topic_creation
+    {
+        let names = topics.iter().filter_map(|topic| topic.name.as_deref());
+        auto_create::missing(&shard, &context, names).await;
+    }
+    let image = shard.image();
+    let view = View {
+        shard: &shard,
+        context: &context,
+        image: &image,
+        with_operations: request.include_topic_authorized_operations,
+    };
+    MetadataResponse {
+        brokers: endpoint::alive(&image, &context.listener)
+            .into_iter()
+            .map(|broker| MetadataResponseBroker {
+                node_id: broker.id.0,
+                host: broker.host,
+                port: broker.port,
+                rack: broker.rack,
+            })
+            .collect(),
+        cluster_id: Some(shard.node().cluster_id.to_string()),
+        controller_id: shard.node().id.0,
+        topics: match asked {
+            Asked::All => view.all(),
+            Asked::Topics(topics) => topics.into_iter().map(|topic| view.one(topic)).collect(),
+        },
+        cluster_authorized_operations: if request.include_cluster_authorized_operations {
+            shard.authorized_operations(&context, ResourceType::Cluster, CLUSTER_NAME)
+        } else {
+            crate::security::OPERATIONS_NOT_ASKED
+        },
+        ..Default::default()
+    }
+}
+
+/// Version 0 has no null: there an empty list means all topics.
+enum Asked {
+    All,
+    Topics(Vec<MetadataRequestTopic>),
+}
+
+impl Asked {
+    fn of(topics: Option<Vec<MetadataRequestTopic>>, version: i16) -> Asked {
+        match topics {
+            None => Asked::All,
+            Some(topics) if topics.is_empty() && version == 0 => Asked::All,
+            Some(topics) => Asked::Topics(topics),
+        }
+    }
+}
+
+struct View<'a> {
+    shard: &'a Shard,
+    context: &'a RequestContext,
+    image: &'a MetadataImage,
+    with_operations: bool,
+}
+
+impl View<'_> {
+    fn all(&self) -> Vec<MetadataResponseTopic> {
+        self.image
+            .topics
+            .iter()
+            .filter(|topic| self.may_describe(&topic.name))
+            .map(|topic| self.found(topic))
+            .collect()
+    }
+
+    fn one(&self, asked: MetadataRequestTopic) -> MetadataResponseTopic {
+        if asked.topic_id != Uuid::ZERO {
+            return self.by_id(asked.topic_id);
+        }
+        let Some(name) = asked.name else {
+            return failed(ErrorCode::INVALID_TOPIC_EXCEPTION, None, Uuid::ZERO);
+        };
+        if topic_name::validate(&name).is_err() {
+            return failed(ErrorCode::INVALID_TOPIC_EXCEPTION, Some(name), Uuid::ZERO);
+        }
+        if !self.may_describe(&name) {
+            return failed(
+                ErrorCode::TOPIC_AUTHORIZATION_FAILED,
+                Some(name),
+                Uuid::ZERO,
+            );
+        }
+        match self.image.topics.by_name(&name) {
+            Some(topic) => self.found(topic),
+            None => failed(
+                ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+                Some(name),
+                Uuid::ZERO,
+            ),
+        }
+    }
+
+    fn by_id(&self, id: Uuid) -> MetadataResponseTopic {
+        match self.image.topics.by_id(id) {
+            // Without the right to describe it, its name stays hidden.
+            Some(topic) if !self.may_describe(&topic.name) => {
+                failed(ErrorCode::TOPIC_AUTHORIZATION_FAILED, None, id)
+            }
+            Some(topic) => self.found(topic),
+            None => failed(ErrorCode::UNKNOWN_TOPIC_ID, None, id),
+        }
+    }
+
+    fn may_describe(&self, topic: &str) -> bool {
+        self.shard.authorize(
+            self.context,
+            Operation::Describe,
+            ResourceType::Topic,
+            topic,
+        )
+    }
+
+    fn found(&self, topic: &TopicImage) -> MetadataResponseTopic {
+        MetadataResponseTopic {
+            error_code: ErrorCode::NONE.0,
+            name: Some(topic.name.to_string()),
+            topic_id: topic.id,
+            is_internal: topic_name::is_internal(&topic.name),
+            partitions: topic
+                .partitions()
+                .map(|(index, partition)| self.partition(index.0, partition))
+                .collect(),
+            topic_authorized_operations: if self.with_operations {
+                self.shard
+                    .authorized_operations(self.context, ResourceType::Topic, &topic.name)
+            } else {
+                crate::security::OPERATIONS_NOT_ASKED
+            },
+        }
+    }
+
+    fn partition(&self, index: i32, partition: &PartitionImage) -> MetadataResponsePartition {
+        MetadataResponsePartition {
+            error_code: leader_error(self.image, partition, &self.context.listener).0,
+            partition_index: index,
+            leader_id: partition.leader.0,
+            leader_epoch: partition.leader_epoch.0,
+            replica_nodes: numbers(&partition.replicas),
+            isr_nodes: numbers(&partition.isr),
+            offline_replicas: offline(self.image, partition, &self.context.listener),
+        }
+    }
+}
+
+/// What keeps clients from the leader: there is none, or it lacks their listener.
+fn leader_error(image: &MetadataImage, partition: &PartitionImage, listener: &str) -> ErrorCode {
+    if partition.leader == BrokerId::NONE {
+        ErrorCode::LEADER_NOT_AVAILABLE
+    } else if endpoint::find(image, partition.leader, listener).is_none() {
+        ErrorCode::LISTENER_NOT_FOUND
+    } else {
+        ErrorCode::NONE
+    }
+}
+
+/// Replicas on brokers that are fenced, unknown or not on this listener.
+pub fn offline(image: &MetadataImage, partition: &PartitionImage, listener: &str) -> Vec<i32> {
+    partition
+        .replicas
+        .iter()
+        .filter(|id| endpoint::find(image, **id, listener).is_none())
+        .map(|id| id.0)
+        .collect()
+}
+
+fn failed(error: ErrorCode, name: Option<String>, topic_id: Uuid) -> MetadataResponseTopic {
+    MetadataResponseTopic {
+        error_code: error.0,
+        // Before version 12 the name can't be null; it is then not asked by id.
+        name,
+        topic_id,
+        ..Default::default()
+    }
+}

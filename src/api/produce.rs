@@ -1,0 +1,299 @@
+//! Produce: batches to the logs of the partitions' owners.
+//!
+//! The request is walked in place and its batches are split off the frame without a copy;
+//! the first step of this future (which the connection takes as the frame comes in) hands
+//! every batch to its owner, so appends keep the order of requests. Control goes on in
+//! `shard::produce`, and comes back with one outcome a partition.
+
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+
+use super::endpoint;
+use crate::base::{BrokerId, ErrorCode, PartitionIndex, TopicIdPartition, Uuid};
+use crate::controller::topic_name;
+use crate::metadata::MetadataImage;
+use crate::security::{Operation, RequestContext, ResourceType};
+use crate::shard::Shard;
+use crate::shard::messages::{ProduceOutcome, ProducePart, ProducePartition};
+use crate::shard::processor::{Reply, Request, reply};
+use crate::shard::produce;
+use crate::wire::codec::Decoder;
+use crate::wire::messages::produce_response::{
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse,
+    ProduceResponse, TopicProduceResponse,
+};
+use crate::wire::produce_view::{ProduceView, TopicRef};
+
+/// The client that may write to internal topics (`__admin_client` of Kafka's tools).
+const ADMIN_CLIENT_ID: &str = "__admin_client";
+
+const ACKS_ALL: i16 = -1;
+const ACKS_NONE: i16 = 0;
+const ACKS_LEADER: i16 = 1;
+
+pub async fn handle(shard: Rc<Shard>, request: Request) -> Reply {
+    let Request { context, mut body } = request;
+    let plan = match Plan::of(&shard, &context, &body) {
+        Ok(plan) => plan,
+        Err(reason) => return Reply::Close(reason),
+    };
+    let Plan {
+        acks,
+        timeout,
+        topics,
+        partitions,
+    } = plan;
+    let mut outcomes = Vec::with_capacity(partitions.len());
+    let mut admitted = Vec::with_capacity(partitions.len());
+    let mut position = 0;
+    for (slot, planned) in (0u32..).zip(&partitions) {
+        let records = split(&mut body, &mut position, planned.records.clone());
+        match (planned.target, records) {
+            (Ok(partition), Some(records)) => {
+                admitted.push(ProducePartition {
+                    slot,
+                    partition,
+                    records,
+                });
+                // Stands if no core owns the partition.
+                outcomes.push(ProduceOutcome::refused(
+                    slot,
+                    ErrorCode::NOT_LEADER_OR_FOLLOWER,
+                ));
+            }
+            (Ok(_), None) => {
+                outcomes.push(ProduceOutcome::refused(slot, ErrorCode::INVALID_RECORD));
+            }
+            (Err(error), _) => outcomes.push(ProduceOutcome::refused(slot, error)),
+        }
+    }
+    drop(body);
+    let part = ProducePart {
+        acks,
+        deadline: shard.rt().now() + timeout,
+        version: context.api_version,
+        partitions: admitted,
+    };
+    for outcome in produce::scatter(&shard, part).await {
+        let slot = outcome.slot as usize;
+        outcomes[slot] = outcome;
+    }
+    if acks == ACKS_NONE {
+        return match outcomes.iter().find(|outcome| !outcome.error.is_ok()) {
+            // The only way to tell a producer that waits for nothing.
+            Some(outcome) => {
+                Reply::Close(format!("a produce with acks=0 failed: {}", outcome.error))
+            }
+            None => Reply::Nothing,
+        };
+    }
+    let response = respond(&shard.image(), &context, topics, &partitions, outcomes);
+    reply(&context, &response)
+}
+
+/// The request, resolved and checked as far as the metadata tells.
+struct Plan {
+    acks: i16,
+    timeout: Duration,
+    topics: Vec<PlannedTopic>,
+    /// In the request's order; a topic's partitions are neighbours.
+    partitions: Vec<PlannedPartition>,
+}
+
+struct PlannedTopic {
+    name: String,
+    id: Uuid,
+}
+
+struct PlannedPartition {
+    /// Position in [`Plan::topics`].
+    topic: usize,
+    index: i32,
+    target: Result<TopicIdPartition, ErrorCode>,
+    records: Option<Range<usize>>,
+}
+
+impl Plan {
+    fn of(shard: &Shard, context: &RequestContext, body: &BytesMut) -> Result<Plan, String> {
+        let view = ProduceView::decode(Decoder::borrowed(body), context.api_version)
+            .map_err(|error| format!("an undecodable Produce: {error}"))?;
+        let mut plan = Plan {
+            acks: view.acks,
+            timeout: Duration::from_millis(u64::try_from(view.timeout_ms).unwrap_or(0)),
+            topics: Vec::new(),
+            partitions: Vec::with_capacity(view.partition_count()),
+        };
+        let refusal = refuse_whole(shard, context, &view);
+        let image = shard.image();
+        let mut admitted: Result<Uuid, ErrorCode> = Ok(Uuid::ZERO);
+        for partition in view.partitions() {
+            if partition.topic_index == plan.topics.len() {
+                let (topic, admission) = admit(shard, context, &image, partition.topic);
+                plan.topics.push(topic);
+                admitted = refusal.map_or(admission, Err);
+            }
+            let target = admitted.and_then(|topic_id| {
+                let known = image.topics.by_id(topic_id).is_some_and(|topic| {
+                    topic
+                        .partition(PartitionIndex(partition.partition_index))
+                        .is_some()
+                });
+                if known {
+                    Ok(TopicIdPartition {
+                        topic_id,
+                        partition: PartitionIndex(partition.partition_index),
+                    })
+                } else {
+                    Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
+                }
+            });
+            plan.partitions.push(PlannedPartition {
+                topic: partition.topic_index,
+                index: partition.partition_index,
+                target,
+                records: partition.records,
+            });
+        }
+        Ok(plan)
+    }
+}
+
+/// What is wrong with the request as a whole.
+fn refuse_whole(
+    shard: &Shard,
+    context: &RequestContext,
+    view: &ProduceView<'_>,
+) -> Option<ErrorCode> {
+    if let Some(id) = view.transactional_id
+        && !shard.authorize(context, Operation::Write, ResourceType::TransactionalId, id)
+    {
+        return Some(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED);
+    }
+    if !matches!(view.acks, ACKS_ALL | ACKS_NONE | ACKS_LEADER) {
+        return Some(ErrorCode::INVALID_REQUIRED_ACKS);
+    }
+    None
+}
+
+/// Resolves one topic and checks the right to write to it.
+fn admit(
+    shard: &Shard,
+    context: &RequestContext,
+    image: &MetadataImage,
+    topic: TopicRef<'_>,
+) -> (PlannedTopic, Result<Uuid, ErrorCode>) {
+    let (found, unknown, planned) = match topic {
+        TopicRef::Name(name) => (
+            image.topics.by_name(name),
+            ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+            PlannedTopic {
+                name: name.to_owned(),
+                id: Uuid::ZERO,
+            },
+        ),
+        TopicRef::Id(id) => (
+            image.topics.by_id(id),
+            ErrorCode::UNKNOWN_TOPIC_ID,
+            PlannedTopic {
+                name: String::new(),
+                id,
+            },
+        ),
+    };
+    let name = found.map_or(planned.name.as_str(), |topic| &topic.name);
+    let admission = match found {
+        None if matches!(topic, TopicRef::Id(_)) => Err(unknown),
+        _ if !shard.authorize(context, Operation::Write, ResourceType::Topic, name) => {
+            Err(ErrorCode::TOPIC_AUTHORIZATION_FAILED)
+        }
+        None => Err(unknown),
+        Some(found)
+            if topic_name::is_internal(&found.name)
+                && context.client_id.as_deref() != Some(ADMIN_CLIENT_ID) =>
+        {
+            Err(ErrorCode::INVALID_TOPIC_EXCEPTION)
+        }
+        Some(found) => Ok(found.id),
+    };
+    (planned, admission)
+}
+
+/// Splits the records at `range` (of the whole body) off what is left of it.
+fn split(
+    rest: &mut BytesMut,
+    position: &mut usize,
+    range: Option<Range<usize>>,
+) -> Option<BytesMut> {
+    let range = range?;
+    rest.advance(range.start - *position);
+    *position = range.end;
+    Some(rest.split_to(range.len()))
+}
+
+fn respond(
+    image: &MetadataImage,
+    context: &RequestContext,
+    topics: Vec<PlannedTopic>,
+    partitions: &[PlannedPartition],
+    outcomes: Vec<ProduceOutcome>,
+) -> ProduceResponse {
+    let mut responses: Vec<TopicProduceResponse> = topics
+        .into_iter()
+        .map(|topic| TopicProduceResponse {
+            name: topic.name,
+            topic_id: topic.id,
+            partition_responses: Vec::new(),
+        })
+        .collect();
+    let mut leaders: Vec<BrokerId> = Vec::new();
+    for (planned, outcome) in partitions.iter().zip(outcomes) {
+        let tells_leader = context.api_version >= 10;
+        let leader = outcome.leader.filter(|_| tells_leader);
+        if let Some((id, _)) = leader
+            && !leaders.contains(&id)
+        {
+            leaders.push(id);
+        }
+        responses[planned.topic]
+            .partition_responses
+            .push(PartitionProduceResponse {
+                index: planned.index,
+                error_code: outcome.error.0,
+                base_offset: outcome.base_offset.0,
+                log_append_time_ms: outcome.log_append_time,
+                log_start_offset: outcome.log_start_offset.0,
+                record_errors: outcome
+                    .record_errors
+                    .into_iter()
+                    .map(|(batch_index, message)| BatchIndexAndErrorMessage {
+                        batch_index,
+                        batch_index_error_message: message,
+                    })
+                    .collect(),
+                error_message: outcome.message,
+                current_leader: leader.map_or_else(LeaderIdAndEpoch::default, |(id, epoch)| {
+                    LeaderIdAndEpoch {
+                        leader_id: id.0,
+                        leader_epoch: epoch.0,
+                    }
+                }),
+            });
+    }
+    ProduceResponse {
+        responses,
+        node_endpoints: leaders
+            .into_iter()
+            .filter_map(|id| endpoint::find(image, id, &context.listener))
+            .map(|broker| NodeEndpoint {
+                node_id: broker.id.0,
+                host: broker.host,
+                port: broker.port,
+                rack: broker.rack,
+            })
+            .collect(),
+        ..Default::default()
+    }
+}

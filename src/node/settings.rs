@@ -1,0 +1,168 @@
+//! From the node's configuration to what its parts want of it.
+
+use std::collections::BTreeSet;
+
+use super::controller::ControllerConfig;
+use super::listeners::BoundListener;
+use super::storage::Storage;
+use crate::base::Uuid;
+use crate::config::NodeConfig;
+use crate::controller::{AutoCreateSettings, ControllerSettings, InternalTopicSettings};
+use crate::coordinator::CoordinatorConfig;
+use crate::log::LogConfig;
+use crate::metadata::{self, supported_features};
+use crate::raft::voters::Endpoint;
+use crate::raft::{Voter, VoterSet};
+use crate::shard::Node;
+use crate::wire::messages::broker_registration_request::{Feature, Listener};
+use crate::wire::messages::{BrokerHeartbeatRequest, BrokerRegistrationRequest};
+
+pub fn auto_create(config: &NodeConfig) -> AutoCreateSettings {
+    let (group, transaction) = (&config.group, &config.transaction);
+    let transactions = InternalTopicSettings {
+        num_partitions: transaction.transaction_state_log_num_partitions,
+        replication_factor: transaction.transaction_state_log_replication_factor,
+        segment_bytes: transaction.transaction_state_log_segment_bytes,
+        min_insync_replicas: transaction.transaction_state_log_min_isr,
+    };
+    AutoCreateSettings {
+        num_partitions: Some(config.topics.num_partitions),
+        replication_factor: Some(config.topics.default_replication_factor),
+        offsets: InternalTopicSettings {
+            num_partitions: group.offsets_topic_num_partitions,
+            replication_factor: group.offsets_topic_replication_factor,
+            segment_bytes: group.offsets_topic_segment_bytes,
+            min_insync_replicas: 1,
+        },
+        // No share coordinator asks for its topic yet.
+        shares: transactions.clone(),
+        transactions,
+    }
+}
+
+pub fn coordinator(config: &NodeConfig) -> CoordinatorConfig {
+    let group = &config.group;
+    let size = |bytes: i32| usize::try_from(bytes).unwrap_or(0);
+    CoordinatorConfig {
+        session_timeout_ms_min: group.group_min_session_timeout_ms,
+        session_timeout_ms_max: group.group_max_session_timeout_ms,
+        initial_rebalance_delay_ms: group.group_initial_rebalance_delay_ms,
+        group_size_max: group.group_max_size,
+        offset_metadata_max: size(group.offset_metadata_max_bytes),
+        offsets_retention_ms: i64::from(group.offsets_retention_minutes) * 60_000,
+        offsets_retention_check_interval_ms: group.offsets_retention_check_interval_ms,
+        offset_commit_timeout_ms: i64::from(group.offsets_commit_timeout_ms),
+        load_buffer_bytes: size(group.offsets_load_buffer_size),
+        ..CoordinatorConfig::default()
+    }
+}
+
+pub fn controller(node: &Node, storage: &Storage, listeners: &[BoundListener]) -> ControllerConfig {
+    let metadata = &node.config.metadata;
+    ControllerConfig {
+        settings: controller_settings(&node.config, storage),
+        metadata_dir: storage.metadata.log_dir.path().to_owned(),
+        directory_id: storage.metadata.id,
+        static_voters: static_voters(&node.config),
+        listeners: listeners
+            .iter()
+            .filter(|listener| listener.is_controller)
+            .map(|listener| metadata::Listener {
+                name: listener.name.to_string(),
+                host: listener.advertised_host.clone(),
+                port: listener.advertised_port,
+                protocol: listener.protocol,
+            })
+            .collect(),
+        log: LogConfig {
+            segment_bytes: u32::try_from(metadata.metadata_log_segment_bytes).unwrap_or(0),
+            segment_ms: metadata.metadata_log_segment_ms,
+            ..LogConfig::default()
+        },
+        snapshot_bytes: u64::try_from(metadata.metadata_log_max_record_bytes_between_snapshots)
+            .unwrap_or(u64::MAX),
+    }
+}
+
+/// The voters of `controller.quorum.voters`; none where they stand in the metadata log.
+pub fn static_voters(config: &NodeConfig) -> Option<VoterSet> {
+    let voters = &config.quorum_voters;
+    let voter = |voter: &crate::config::Voter| {
+        let endpoint = Endpoint {
+            listener: config.listeners.controller_names[0].clone(),
+            host: voter.host.clone(),
+            port: voter.port,
+        };
+        Voter::new(voter.id, None, vec![endpoint])
+    };
+    (!voters.is_empty()).then(|| voters.iter().map(voter).collect())
+}
+
+fn controller_settings(config: &NodeConfig, storage: &Storage) -> ControllerSettings {
+    ControllerSettings {
+        node_id: storage.node_id,
+        cluster_id: storage.cluster_id.clone(),
+        default_num_partitions: config.topics.num_partitions,
+        default_replication_factor: config.topics.default_replication_factor,
+        delete_topic_enable: config.topics.delete_topic_enable,
+        broker_session_timeout_ms: u64::try_from(config.metadata.broker_session_timeout_ms)
+            .unwrap_or(0),
+    }
+}
+
+/// The broker's registration for this life of the process.
+pub fn registration(
+    node: &Node,
+    storage: &Storage,
+    listeners: &[BoundListener],
+    incarnation_id: Uuid,
+) -> BrokerRegistrationRequest {
+    BrokerRegistrationRequest {
+        broker_id: node.id.0,
+        cluster_id: storage.cluster_id.clone(),
+        incarnation_id,
+        listeners: listeners
+            .iter()
+            .filter(|listener| !listener.is_controller)
+            .map(|listener| Listener {
+                name: listener.name.to_string(),
+                host: listener.advertised_host.clone(),
+                port: listener.advertised_port,
+                security_protocol: listener.protocol,
+            })
+            .collect(),
+        features: supported_features()
+            .map(
+                |(name, min_supported_version, max_supported_version)| Feature {
+                    name: name.to_owned(),
+                    min_supported_version,
+                    max_supported_version,
+                },
+            )
+            .collect(),
+        rack: node.config.rack.clone(),
+        log_dirs: storage
+            .directories
+            .iter()
+            .map(|directory| directory.id)
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect(),
+        previous_broker_epoch: storage.previous_broker_epoch,
+        ..Default::default()
+    }
+}
+
+/// Unfences the broker, or asks for leave to stop.
+pub fn heartbeat(node: &Node, epoch: i64, want_shut_down: bool) -> BrokerHeartbeatRequest {
+    BrokerHeartbeatRequest {
+        broker_id: node.id.0,
+        broker_epoch: epoch,
+        // The image was published to every core before the epoch was known.
+        current_metadata_offset: epoch,
+        want_fence: false,
+        want_shut_down,
+        cordoned_log_dirs: Some(Vec::new()),
+        ..Default::default()
+    }
+}

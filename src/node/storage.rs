@@ -1,0 +1,262 @@
+//! A node's log directories: locked, identified, formatted on the first start where that is
+//! safe; at the end checkpointed and marked clean.
+//!
+//! Called by `node::run` before any core starts, then from the controller's core only.
+//!
+//! Invariant: all directories name the same cluster and node, and each has its own id.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::StartError;
+use super::format::{self, Format};
+use crate::base::{BrokerId, Rng, Uuid};
+use crate::config::NodeConfig;
+use crate::io::disk::RealDisk;
+use crate::log::checkpoint::Offsets;
+use crate::log::manager::{self, Checkpoint, LogDir};
+use crate::log::meta_properties::MetaProperties;
+use crate::log::names::DirKind;
+use crate::metadata::MetadataImage;
+use crate::shard::Directory;
+use crate::shard::messages::PartitionCheckpoint;
+
+/// The opened directories.
+#[derive(Clone)]
+pub struct Storage {
+    pub cluster_id: String,
+    pub node_id: BrokerId,
+    pub directories: Vec<Directory>,
+    /// The directory of the metadata log.
+    pub metadata: Directory,
+    /// Epoch of the registration that the last clean stop ended; -1 after an unclean one.
+    pub previous_broker_epoch: i64,
+    /// This start formatted the directories.
+    pub formatted: bool,
+}
+
+/// Locks and identifies every directory of the configuration.
+pub fn open(config: &NodeConfig) -> Result<Storage, StartError> {
+    let mut paths = config.log_dirs.clone();
+    if !paths.contains(&config.metadata_log_dir) {
+        paths.push(config.metadata_log_dir.clone());
+    }
+    let log_dirs = paths
+        .iter()
+        .map(|path| LogDir::open(&RealDisk, path).map_err(StartError::from))
+        .collect::<Result<Vec<_>, _>>()?;
+    let formatted = format_if_new(config, &log_dirs)?;
+    let mut identity: Option<MetaProperties> = None;
+    let mut directories = Vec::new();
+    let mut clean_epochs = Vec::new();
+    for log_dir in log_dirs {
+        let meta = identify(&log_dir, config, identity.as_ref())?;
+        let clean = log_dir.take_clean_shutdown(&RealDisk)?;
+        clean_epochs.push(clean.map_or(-1, |clean| clean.broker_epoch));
+        remove_deleted(&log_dir)?;
+        directories.push(Directory {
+            id: meta.directory_id.unwrap_or(Uuid::ZERO),
+            clean: clean.is_some(),
+            recovery_points: Arc::new(
+                log_dir.read_checkpoint(&RealDisk, Checkpoint::RecoveryPoint)?,
+            ),
+            log_starts: Arc::new(log_dir.read_checkpoint(&RealDisk, Checkpoint::LogStartOffset)?),
+            high_watermarks: Arc::new(
+                log_dir.read_checkpoint(&RealDisk, Checkpoint::HighWatermark)?,
+            ),
+            log_dir,
+        });
+        identity = Some(meta);
+    }
+    let identity = identity.expect("a configuration has at least one log directory");
+    let metadata = directories
+        .iter()
+        .find(|directory| directory.log_dir.path() == config.metadata_log_dir)
+        .expect("it was opened with the others")
+        .clone();
+    directories.retain(|d| config.log_dirs.iter().any(|path| path == d.log_dir.path()));
+    let same = clean_epochs.iter().all(|epoch| *epoch == clean_epochs[0]);
+    Ok(Storage {
+        cluster_id: identity.cluster_id,
+        node_id: identity.node_id,
+        directories,
+        metadata,
+        previous_broker_epoch: if same { clean_epochs[0] } else { -1 },
+        formatted,
+    })
+}
+
+impl Storage {
+    /// Writes the high watermarks; with `all`, recovery points and log starts too.
+    pub fn write_checkpoints(&self, partitions: &[PartitionCheckpoint], all: bool) {
+        for directory in &self.directories {
+            let here = partitions.iter().filter(|p| p.directory == directory.id);
+            let mut high_watermarks = Offsets::new();
+            let mut recovery_points = Offsets::new();
+            let mut log_starts = Offsets::new();
+            for partition in here {
+                let key = (partition.topic.to_string(), partition.partition);
+                high_watermarks.insert(key.clone(), partition.high_watermark);
+                recovery_points.insert(key.clone(), partition.recovery_point);
+                if let Some(log_start) = partition.log_start_offset {
+                    log_starts.insert(key, log_start);
+                }
+            }
+            let mut files = vec![(Checkpoint::HighWatermark, high_watermarks)];
+            if all {
+                files.push((Checkpoint::RecoveryPoint, recovery_points));
+                files.push((Checkpoint::LogStartOffset, log_starts));
+            }
+            for (which, offsets) in files {
+                if let Err(error) = directory
+                    .log_dir
+                    .write_checkpoint(&RealDisk, which, &offsets)
+                {
+                    tracing::error!(%error, ?which, "checkpoint not written");
+                }
+            }
+        }
+    }
+
+    /// Everything is closed and synced: the next start needs no recovery.
+    pub fn mark_clean(&self, broker_epoch: i64) {
+        for directory in &self.directories {
+            if let Err(error) = directory.log_dir.mark_clean(&RealDisk, broker_epoch) {
+                tracing::error!(%error, "no clean shutdown marker: the next start recovers");
+            }
+        }
+    }
+
+    /// Renames directories of partitions that the metadata doesn't place here: another
+    /// topic id under the name, or no replica on this broker (`-stray`, as Kafka).
+    pub fn set_strays_aside(&self, image: &MetadataImage, me: BrokerId, rng: &mut Rng) {
+        for directory in &self.directories {
+            let found = match directory.log_dir.partition_dirs(&RealDisk) {
+                Ok(found) => found,
+                Err(error) => {
+                    tracing::error!(%error, "strays not looked for");
+                    continue;
+                }
+            };
+            for found in found {
+                let name = &found.name;
+                let is_metadata = name.topic == crate::controller::topic_name::CLUSTER_METADATA;
+                if name.kind != DirKind::Live || is_metadata {
+                    continue;
+                }
+                let placed = image.topics.by_name(&name.topic).is_some_and(|topic| {
+                    found.topic_id == Some(topic.id)
+                        && topic
+                            .partition(name.partition)
+                            .is_some_and(|partition| partition.replicas.contains(&me))
+                });
+                if placed {
+                    continue;
+                }
+                let retired = directory.log_dir.retire(
+                    &RealDisk,
+                    &name.topic,
+                    name.partition,
+                    DirKind::Stray,
+                    rng,
+                );
+                match retired {
+                    Ok(path) => tracing::warn!(
+                        topic = %name.topic,
+                        partition = %name.partition,
+                        path = %path.display(),
+                        "a log that the metadata doesn't know was set aside"
+                    ),
+                    Err(error) => tracing::error!(%error, "a stray log can't be set aside"),
+                }
+            }
+        }
+    }
+}
+
+/// Formats the directories of a new single node. A node of a larger cluster has to be
+/// formatted with the cluster's id.
+fn format_if_new(config: &NodeConfig, log_dirs: &[LogDir]) -> Result<bool, StartError> {
+    for log_dir in log_dirs {
+        if log_dir.meta(&RealDisk)?.is_some() {
+            return Ok(false);
+        }
+    }
+    let alone = config.roles.broker && config.roles.controller && config.quorum_voters.len() <= 1;
+    if !alone {
+        return Err(StartError::NotFormatted {
+            path: log_dirs[0].path().to_owned(),
+        });
+    }
+    let mut rng = Rng::new(format::seed());
+    let cluster_id = Uuid::random(&mut rng).to_string();
+    let options = Format {
+        cluster_id,
+        directories: log_dirs.iter().map(|d| d.path().to_owned()).collect(),
+    };
+    format::format(config, &options, &mut rng)?;
+    Ok(true)
+}
+
+/// Reads a directory's identity and holds it against the others' and the configuration.
+fn identify(
+    log_dir: &LogDir,
+    config: &NodeConfig,
+    others: Option<&MetaProperties>,
+) -> Result<MetaProperties, StartError> {
+    let path = log_dir.path();
+    let mut meta = match (log_dir.meta(&RealDisk)?, others) {
+        (Some(meta), _) => meta,
+        // A directory that was added to a formatted node, or replaced.
+        (None, Some(others)) => MetaProperties {
+            directory_id: None,
+            ..others.clone()
+        },
+        (None, None) => {
+            return Err(StartError::NotFormatted {
+                path: path.to_owned(),
+            });
+        }
+    };
+    if let Some(others) = others
+        && (others.cluster_id != meta.cluster_id || others.node_id != meta.node_id)
+    {
+        return Err(mismatch(
+            path,
+            "belongs to another node than the other log directories",
+        ));
+    }
+    if let Some(configured) = config.node_id
+        && configured != meta.node_id
+    {
+        return Err(StartError::NodeId {
+            path: path.to_owned(),
+            found: meta.node_id,
+            configured,
+        });
+    }
+    if meta.directory_id.is_none() {
+        meta.directory_id = Some(Uuid::random(&mut Rng::new(format::seed())));
+        meta.write(&RealDisk, path)
+            .map_err(StartError::directory(path))?;
+    }
+    Ok(meta)
+}
+
+fn mismatch(path: &Path, what: &str) -> StartError {
+    StartError::Identity {
+        path: path.to_owned(),
+        what: what.to_owned(),
+    }
+}
+
+/// Removes what was renamed for deletion before the last stop.
+fn remove_deleted(log_dir: &LogDir) -> Result<(), StartError> {
+    let leftovers: Vec<_> = log_dir
+        .partition_dirs(&RealDisk)?
+        .into_iter()
+        .filter(|dir| dir.name.kind == DirKind::Delete)
+        .map(|dir| dir.path)
+        .collect();
+    manager::unlink(&RealDisk, &leftovers).map_err(StartError::directory(log_dir.path()))
+}

@@ -1,0 +1,178 @@
+//! What a core does for its logs besides serving: retention, flushing what has rolled,
+//! expiry of producers. All of it in the background queue, one partition at a time, with a
+//! yield between them.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::messages::PartitionCheckpoint;
+use super::partition::Wakes;
+use super::{Shard, replicas};
+use crate::base::{Offset, TopicIdPartition};
+use crate::io::{Queue, local};
+use crate::log::{FlushScope, FlushWork};
+
+/// How often rolled segments are looked for, to be synced.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Starts this core's background tasks; they end when the core stops.
+pub fn start(shard: &Rc<Shard>) {
+    let log = &shard.node().config.log;
+    let retention = millis(log.log_retention_check_interval_ms);
+    let expiry = millis(i64::from(log.producer_id_expiration_check_interval_ms));
+    let delay = millis(log.log_initial_task_delay_ms);
+    every(shard, delay, retention, async |shard: &Rc<Shard>| {
+        for id in ids(shard) {
+            retain(shard, id);
+            shard.rt().yield_now().await;
+        }
+    });
+    every(shard, expiry, expiry, async |shard: &Rc<Shard>| {
+        for id in ids(shard) {
+            if let Some(partition) = shard.partition(id) {
+                let now_ms = shard.rt().wall_ms();
+                let mut partition = partition.borrow_mut();
+                partition.log_mut().remove_expired_producers(now_ms);
+            }
+            shard.rt().yield_now().await;
+        }
+    });
+    every(
+        shard,
+        FLUSH_INTERVAL,
+        FLUSH_INTERVAL,
+        async |shard: &Rc<Shard>| {
+            for id in ids(shard) {
+                flush(shard, id).await;
+            }
+        },
+    );
+}
+
+/// Where every partition of this core stands.
+pub fn checkpoints(shard: &Shard) -> Vec<PartitionCheckpoint> {
+    shard
+        .partitions
+        .borrow()
+        .values()
+        .map(|partition| replicas::checkpoint(&partition.borrow()))
+        .collect()
+}
+
+fn every(
+    shard: &Rc<Shard>,
+    delay: Duration,
+    interval: Duration,
+    work: impl AsyncFn(&Rc<Shard>) + 'static,
+) {
+    let rt = shard.rt().clone();
+    let shard = shard.clone();
+    rt.clone().spawn(Queue::Background, async move {
+        let mut pause = delay;
+        loop {
+            if let local::Either::First(()) = local::either(rt.stopping(), rt.sleep(pause)).await {
+                return;
+            }
+            pause = interval;
+            work(&shard).await;
+        }
+    });
+}
+
+fn ids(shard: &Shard) -> Vec<TopicIdPartition> {
+    let mut ids: Vec<_> = shard.partitions.borrow().keys().copied().collect();
+    ids.sort_unstable();
+    ids
+}
+
+fn millis(ms: i64) -> Duration {
+    Duration::from_millis(u64::try_from(ms).unwrap_or(0).max(1))
+}
+
+/// Deletes segments past retention; their files go after the delay.
+fn retain(shard: &Rc<Shard>, id: TopicIdPartition) {
+    let Some(partition) = shard.partition(id) else {
+        return;
+    };
+    let mut wakes = Wakes::new();
+    let now_ms = shard.rt().wall_ms();
+    let mut partition = partition.borrow_mut();
+    let high_watermark = partition.high_watermark();
+    match partition
+        .log_mut()
+        .delete_old_segments(now_ms, high_watermark)
+    {
+        Ok(deleted) if deleted > 0 => {
+            tracing::info!(
+                topic = %partition.topic(),
+                partition = %id.partition,
+                segments = deleted,
+                offset = %partition.log().log_start_offset(),
+                "segments past retention deleted"
+            );
+            partition.on_log_start_moved(&mut wakes);
+        }
+        Ok(_) => {}
+        Err(error) => tracing::error!(
+            topic = %partition.topic(),
+            partition = %id.partition,
+            %error,
+            "retention failed"
+        ),
+    }
+    let delay_ms = partition.config().file_delete_delay_ms;
+    let deleted = partition.log_mut().take_pending_deletions();
+    drop(partition);
+    replicas::unlink_later(shard, deleted, delay_ms);
+    shard.wake_all(wakes);
+}
+
+/// Syncs what has rolled, or everything where `flush.messages` or `flush.ms` ask for it,
+/// without holding the core.
+async fn flush(shard: &Rc<Shard>, id: TopicIdPartition) {
+    let Some(partition) = shard.partition(id) else {
+        return;
+    };
+    let work = {
+        let mut partition = partition.borrow_mut();
+        let scope = if partition.is_flush_due(shard.rt().now()) {
+            FlushScope::All
+        } else {
+            FlushScope::Rolled
+        };
+        partition.log_mut().take_flush_work(scope)
+    };
+    let flushed = match work {
+        Ok(None) => return,
+        Ok(Some(work)) => sync(shard, work).await,
+        Err(error) => Err(error.to_string()),
+    };
+    let mut partition = partition.borrow_mut();
+    match flushed {
+        Ok(up_to) => {
+            partition.log_mut().on_flushed(up_to);
+            partition.on_flushed(shard.rt().now());
+        }
+        Err(error) => {
+            // A failed sync can't be repeated: what it covered may be lost already.
+            tracing::error!(
+                topic = %partition.topic(),
+                partition = %id.partition,
+                error,
+                "sync failed: the log takes no more appends"
+            );
+            partition.log_mut().take_offline();
+        }
+    }
+}
+
+async fn sync(shard: &Shard, work: FlushWork) -> Result<Offset, String> {
+    for file in &work.files {
+        shard
+            .rt()
+            .sync(file)
+            .await
+            .map_err(|error| error.to_string())?;
+    }
+    Ok(work.up_to)
+}

@@ -1,0 +1,219 @@
+//! Fetch over cores, in two phases: owners answer with positions, sizes and pinned files;
+//! the connection's core applies the limits of the whole response in request order and
+//! decides whether to wait for more.
+//!
+//! Called by `api::fetch` ([`gather`]) and, on the owning core, by `Shard::on_request`
+//! ([`read`], [`watch`]). A parked fetch is woken by the owners of its partitions and reads
+//! again; it never polls.
+
+use std::rc::Rc;
+
+use super::Shard;
+use super::messages::{
+    FetchAnswer, FetchPart, FetchPartition, FetchRead, ShardReply, ShardRequest, WatchPart,
+    WatchPartition,
+};
+use super::wait::Wait;
+use crate::base::{BrokerId, CoreId, ErrorCode, Nanos};
+use crate::io::local::or_deadline;
+use crate::purgatory::watch::Condition;
+
+/// One fetch, as the connection's core sees it.
+pub struct Gather {
+    pub read: FetchRead,
+    pub min_bytes: u64,
+    /// When the fetch is answered with whatever is there.
+    pub deadline: Nanos,
+    /// By slot, ascending.
+    pub partitions: Vec<FetchPartition>,
+    /// Partitions were refused already: the answer leaves at once.
+    pub refused: bool,
+}
+
+/// Reads until there is enough, something has to be told, or time is up. The answers stand
+/// in the order of the partitions; their sizes respect all limits.
+pub async fn gather(shard: &Rc<Shard>, fetch: Gather) -> Vec<FetchAnswer> {
+    loop {
+        let mut answers = read_everywhere(shard, &fetch).await;
+        let bytes = limit(&fetch, &mut answers);
+        let told = fetch.refused
+            || answers
+                .iter()
+                .any(|answer| !answer.error.is_ok() || answer.diverging.is_some());
+        if bytes >= fetch.min_bytes
+            || told
+            || fetch.partitions.is_empty()
+            || shard.rt().now() >= fetch.deadline
+        {
+            return answers;
+        }
+        let missing = fetch.min_bytes - bytes;
+        let wait = park(shard, &fetch, &answers, missing);
+        // At the deadline the next round answers.
+        let _ = or_deadline(shard.rt(), wait.notified(), fetch.deadline).await;
+    }
+}
+
+/// Reads partitions of this core as they are now.
+pub fn read(shard: &Shard, part: &FetchPart) -> Vec<FetchAnswer> {
+    part.partitions
+        .iter()
+        .map(|asked| match shard.partition(asked.partition) {
+            Some(partition) => partition.borrow_mut().read(asked, &part.read),
+            None => FetchAnswer::refused(asked.slot, ErrorCode::NOT_LEADER_OR_FOLLOWER),
+        })
+        .collect()
+}
+
+/// Puts another core's operation on the lists of partitions of this core.
+pub fn watch(shard: &Shard, part: &WatchPart) {
+    for asked in &part.partitions {
+        let registered = shard.partition(asked.partition).is_some_and(|partition| {
+            let mut partition = partition.borrow_mut();
+            partition.seen_version() == asked.seen.version
+                && partition.watch(part.operation, condition(part, asked))
+        });
+        if !registered {
+            shard.wake(part.operation);
+        }
+    }
+}
+
+fn condition(part: &WatchPart, asked: &WatchPartition) -> Condition {
+    let bytes = asked.seen.bytes + part.bytes_min;
+    if part.for_follower {
+        Condition::LogBytes(bytes)
+    } else {
+        Condition::ReadableBytes(bytes)
+    }
+}
+
+async fn read_everywhere(shard: &Rc<Shard>, fetch: &Gather) -> Vec<FetchAnswer> {
+    let mut answers: Vec<FetchAnswer> = fetch
+        .partitions
+        .iter()
+        .map(|asked| FetchAnswer::refused(asked.slot, ErrorCode::NOT_LEADER_OR_FOLLOWER))
+        .collect();
+    let mut calls = Vec::new();
+    for (core, part) in by_owner(shard, fetch) {
+        if core == shard.core() {
+            for answer in read(shard, &part) {
+                place(fetch, &mut answers, answer);
+            }
+        } else {
+            calls.push(shard.call(core, ShardRequest::Fetch(part)));
+        }
+    }
+    for call in calls {
+        if let Ok(ShardReply::Fetch(read)) = call.await {
+            for answer in read {
+                place(fetch, &mut answers, answer);
+            }
+        }
+    }
+    answers
+}
+
+fn place(fetch: &Gather, answers: &mut [FetchAnswer], answer: FetchAnswer) {
+    let position = fetch
+        .partitions
+        .binary_search_by_key(&answer.slot, |asked| asked.slot)
+        .expect("an owner answers the slots that it was asked");
+    answers[position] = answer;
+}
+
+fn by_owner(shard: &Shard, fetch: &Gather) -> Vec<(CoreId, FetchPart)> {
+    let mut parts: Vec<(CoreId, FetchPart)> = Vec::new();
+    for asked in &fetch.partitions {
+        let Some(core) = shard.owner(asked.partition) else {
+            continue;
+        };
+        match parts.iter_mut().find(|(owner, _)| *owner == core) {
+            Some((_, part)) => part.partitions.push(*asked),
+            None => parts.push((
+                core,
+                FetchPart {
+                    read: fetch.read,
+                    partitions: vec![*asked],
+                },
+            )),
+        }
+    }
+    parts
+}
+
+/// Applies the limits in request order: the first partition with data returns at least its
+/// first batch whole; a later one whose first batch does not fit returns nothing; the rest
+/// is cut where the limit falls, possibly inside a batch. Returns the bytes that remain.
+fn limit(fetch: &Gather, answers: &mut [FetchAnswer]) -> u64 {
+    let mut room = fetch.read.max_bytes;
+    let mut total = 0u64;
+    for (asked, answer) in fetch.partitions.iter().zip(answers) {
+        if answer.bytes == 0 {
+            continue;
+        }
+        let allowed = room.min(asked.partition_max_bytes);
+        let keep = if answer.first_batch_bytes <= allowed {
+            answer.bytes.min(allowed)
+        } else if total == 0 {
+            answer.first_batch_bytes
+        } else {
+            0
+        };
+        truncate(answer, keep);
+        room = room.saturating_sub(keep);
+        total += u64::from(keep);
+    }
+    total
+}
+
+fn truncate(answer: &mut FetchAnswer, keep: u32) {
+    let mut left = keep as usize;
+    answer.chunks.retain(|chunk| {
+        chunk.truncate(left);
+        left -= chunk.len();
+        !chunk.is_empty()
+    });
+    answer.bytes = keep - u32::try_from(left).expect("at most keep");
+}
+
+/// Registers the fetch at all its partitions. Whichever grows by its share of what is
+/// missing wakes it: if all have grown enough together, at least one has by its share.
+fn park(shard: &Rc<Shard>, fetch: &Gather, answers: &[FetchAnswer], missing: u64) -> Wait {
+    let wait = Wait::new(shard);
+    let share = missing.div_ceil(fetch.partitions.len() as u64).max(1);
+    let mut parts: Vec<(CoreId, WatchPart)> = Vec::new();
+    for (asked, answer) in fetch.partitions.iter().zip(answers) {
+        let Some(core) = shard.owner(asked.partition) else {
+            wait.notify_now();
+            continue;
+        };
+        let watched = WatchPartition {
+            partition: asked.partition,
+            seen: answer.seen,
+        };
+        match parts.iter_mut().find(|(owner, _)| *owner == core) {
+            Some((_, part)) => part.partitions.push(watched),
+            None => parts.push((
+                core,
+                WatchPart {
+                    operation: wait.id(),
+                    for_follower: fetch.read.replica != BrokerId::NONE,
+                    bytes_min: share,
+                    partitions: vec![watched],
+                },
+            )),
+        }
+    }
+    for (core, part) in parts {
+        if core == shard.core() {
+            for asked in &part.partitions {
+                wait.registered(asked.partition);
+            }
+            watch(shard, &part);
+        } else {
+            wait.watch_remote(core, part);
+        }
+    }
+    wait
+}

@@ -1,0 +1,357 @@
+//! What crosses the mesh between cores. Everything is `Send` and owned; a request is
+//! answered by the reply of the same name.
+//!
+//! Made by `shard::router` and the API handlers, taken apart by `Shard::on_request`.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use smallvec::SmallVec;
+
+use super::operation::OperationId;
+use crate::base::{
+    BrokerId, CoreId, ErrorCode, LeaderEpoch, Millis, Nanos, Offset, PartitionIndex,
+    TopicIdPartition, Uuid,
+};
+use crate::controller::{ControllerRequest, ControllerResponse};
+use crate::io::Chunk;
+use crate::metadata::{ImageChanges, MetadataImage};
+use crate::wire::messages as wire;
+use crate::wire::messages::fetch_response::AbortedTransaction;
+
+pub enum ShardRequest {
+    /// Appends to partitions of the receiving core; answered when `acks` is satisfied.
+    Produce(ProducePart),
+    /// Reads partitions of the receiving core as they are now.
+    Fetch(FetchPart),
+    /// Wakes the operation when one of these partitions has grown as far.
+    Watch(WatchPart),
+    /// The operation ended: nobody is to be woken any more.
+    Unwatch(OperationId, Vec<TopicIdPartition>),
+    Wake(OperationId),
+    /// Short calls on partitions, by their slot in the caller's request.
+    Partitions(Vec<(u32, TopicIdPartition, PartitionCall)>),
+    /// A call that may take long: acknowledged now, answered by [`ShardRequest::LongDone`].
+    Long(OperationId, LongCall),
+    LongDone(OperationId, LongReply),
+    /// The new image; answered when the core uses it.
+    Publish(Arc<Published>),
+    /// For the controller's core.
+    Controller(Box<ControllerRequest>),
+    /// Opens these listeners; answered when connections are taken.
+    Listen(Vec<ListenerSpec>),
+    /// Offsets of all local partitions, for the checkpoint files.
+    Checkpoints,
+    /// Flush and close every log; the core serves no partition afterwards.
+    CloseLogs,
+}
+
+pub enum ShardReply {
+    Produce(Vec<ProduceOutcome>),
+    Fetch(Vec<FetchAnswer>),
+    Done,
+    Partitions(Vec<(u32, PartitionReply)>),
+    Controller(Box<ControllerResponse>),
+    Listening(std::io::Result<()>),
+    Checkpoints(Vec<PartitionCheckpoint>),
+}
+
+impl PartitionReply {
+    /// The error of a reply that isn't what was asked for.
+    pub fn error(&self) -> ErrorCode {
+        match self {
+            PartitionReply::Refused(error) => *error,
+            _ => ErrorCode::UNKNOWN_SERVER_ERROR,
+        }
+    }
+}
+
+/// One immutable state of the cluster: each core holds a pointer to it.
+pub struct Published {
+    pub image: Arc<MetadataImage>,
+    pub changes: Arc<ImageChanges>,
+    pub placement: Arc<Placement>,
+}
+
+impl Published {
+    /// Before the first image.
+    pub fn empty() -> Published {
+        Published {
+            image: Arc::default(),
+            changes: Arc::default(),
+            placement: Arc::default(),
+        }
+    }
+}
+
+/// Which core owns which local replica.
+#[derive(Clone, Debug, Default)]
+pub struct Placement {
+    pub owners: HashMap<TopicIdPartition, CoreId>,
+}
+
+impl Placement {
+    pub fn owner(&self, partition: TopicIdPartition) -> Option<CoreId> {
+        self.owners.get(&partition).copied()
+    }
+}
+
+/// A listener to be opened on every core.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerSpec {
+    pub name: Arc<str>,
+    pub address: SocketAddr,
+}
+
+pub struct ProducePart {
+    pub acks: i16,
+    /// When a produce with acks=all gives up.
+    pub deadline: Nanos,
+    pub version: i16,
+    pub partitions: Vec<ProducePartition>,
+}
+
+pub struct ProducePartition {
+    /// Position in the caller's request.
+    pub slot: u32,
+    pub partition: TopicIdPartition,
+    pub records: BytesMut,
+}
+
+/// What became of one partition of a produce.
+#[derive(Clone, Debug)]
+pub struct ProduceOutcome {
+    pub slot: u32,
+    pub error: ErrorCode,
+    /// -1 when nothing was appended.
+    pub base_offset: Offset,
+    pub log_append_time: Millis,
+    pub log_start_offset: Offset,
+    pub record_errors: Vec<(i32, Option<String>)>,
+    pub message: Option<String>,
+    /// Told with NOT_LEADER_OR_FOLLOWER.
+    pub leader: Option<(BrokerId, LeaderEpoch)>,
+}
+
+impl ProduceOutcome {
+    pub fn refused(slot: u32, error: ErrorCode) -> ProduceOutcome {
+        ProduceOutcome {
+            slot,
+            error,
+            base_offset: Offset(-1),
+            log_append_time: -1,
+            log_start_offset: Offset(-1),
+            record_errors: Vec::new(),
+            message: None,
+            leader: None,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct FetchPart {
+    pub read: FetchRead,
+    pub partitions: Vec<FetchPartition>,
+}
+
+/// What one fetch asks of all its partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FetchRead {
+    /// Bytes of the whole response.
+    pub max_bytes: u32,
+    /// Up to the last stable offset only.
+    pub read_committed: bool,
+    /// The fetching broker; [`BrokerId::NONE`] for a consumer.
+    pub replica: BrokerId,
+    pub version: i16,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct FetchPartition {
+    pub slot: u32,
+    pub partition: TopicIdPartition,
+    pub current_leader_epoch: LeaderEpoch,
+    pub fetch_offset: Offset,
+    pub last_fetched_epoch: LeaderEpoch,
+    pub partition_max_bytes: u32,
+}
+
+/// One partition's answer, before the limits of the whole response are applied.
+#[derive(Clone, Debug)]
+pub struct FetchAnswer {
+    pub slot: u32,
+    pub error: ErrorCode,
+    pub high_watermark: Offset,
+    pub last_stable_offset: Offset,
+    pub log_start_offset: Offset,
+    /// Transactions to leave out; none unless only committed records are read.
+    pub aborted: Option<Vec<AbortedTransaction>>,
+    /// Epoch and its end offset at the leader, where the fetcher's log has diverged.
+    pub diverging: Option<(LeaderEpoch, Offset)>,
+    /// Told with NOT_LEADER_OR_FOLLOWER and FENCED_LEADER_EPOCH.
+    pub leader: Option<(BrokerId, LeaderEpoch)>,
+    pub chunks: SmallVec<[Chunk; 2]>,
+    /// Bytes in `chunks`.
+    pub bytes: u32,
+    /// Size of the first batch in `chunks`, which may be larger than every limit.
+    pub first_batch_bytes: u32,
+    /// What a parked fetch compares with: see [`WatchPartition`].
+    pub seen: Seen,
+}
+
+impl FetchAnswer {
+    pub fn refused(slot: u32, error: ErrorCode) -> FetchAnswer {
+        FetchAnswer {
+            slot,
+            error,
+            high_watermark: Offset(-1),
+            last_stable_offset: Offset(-1),
+            log_start_offset: Offset(-1),
+            aborted: None,
+            diverging: None,
+            leader: None,
+            chunks: SmallVec::new(),
+            bytes: 0,
+            first_batch_bytes: 0,
+            seen: Seen::default(),
+        }
+    }
+}
+
+/// How a partition was when it was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Bytes readable by this fetch, counted since the partition was opened.
+    pub bytes: u64,
+    /// Rises with every change other than an append (leadership, truncation, start).
+    pub version: u32,
+}
+
+pub struct WatchPart {
+    pub operation: OperationId,
+    /// A follower waits for the log's bytes, a consumer for readable ones.
+    pub for_follower: bool,
+    /// Bytes beyond what was seen, together on one core, that are worth a wake.
+    pub bytes_min: u64,
+    pub partitions: Vec<WatchPartition>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct WatchPartition {
+    pub partition: TopicIdPartition,
+    pub seen: Seen,
+}
+
+/// A short call on one partition.
+#[derive(Clone, Debug)]
+pub enum PartitionCall {
+    /// An offset for a timestamp or one of Kafka's special ones (ListOffsets).
+    FindOffset {
+        timestamp: i64,
+        current_leader_epoch: LeaderEpoch,
+        read_committed: bool,
+        from_consumer: bool,
+    },
+    /// The end offset of the largest epoch that is not above `epoch`.
+    EpochEnd {
+        current_leader_epoch: LeaderEpoch,
+        epoch: LeaderEpoch,
+    },
+    /// Moves the log start; -1 means the high watermark.
+    DeleteRecords { offset: Offset },
+    /// Size and end, for DescribeLogDirs.
+    Summary,
+}
+
+#[derive(Clone, Debug)]
+pub enum PartitionReply {
+    Offset(FoundOffset),
+    EpochEnd(EpochEnd),
+    /// The low watermark after deletion.
+    Deleted(Offset),
+    Summary(LogSummary),
+    Refused(ErrorCode),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundOffset {
+    pub timestamp: i64,
+    pub offset: Offset,
+    pub leader_epoch: LeaderEpoch,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochEnd {
+    pub epoch: LeaderEpoch,
+    pub end_offset: Offset,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogSummary {
+    /// The log directory that holds it.
+    pub directory: Uuid,
+    pub size_bytes: u64,
+    pub log_end_offset: Offset,
+    pub high_watermark: Offset,
+}
+
+/// A partition's line in the checkpoint files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionCheckpoint {
+    pub topic: Arc<str>,
+    pub partition: PartitionIndex,
+    /// Which of the node's log directories holds it.
+    pub directory: Uuid,
+    pub recovery_point: Offset,
+    pub high_watermark: Offset,
+    /// Only where the log starts inside its first segment.
+    pub log_start_offset: Option<Offset>,
+}
+
+pub enum LongCall {
+    Group(PartitionIndex, GroupCall),
+}
+
+pub enum LongReply {
+    Group(GroupReply),
+}
+
+/// A request to the coordinator on one partition of `__consumer_offsets`.
+pub enum GroupCall {
+    Join {
+        client_id: String,
+        client_address: IpAddr,
+        request: wire::JoinGroupRequest,
+        version: i16,
+    },
+    Sync(wire::SyncGroupRequest, i16),
+    Heartbeat(wire::HeartbeatRequest),
+    Leave(wire::LeaveGroupRequest, i16),
+    Commit(wire::OffsetCommitRequest, i16),
+    FetchOffsets {
+        group: wire::offset_fetch_request::OffsetFetchRequestGroup,
+        require_stable: bool,
+        version: i16,
+    },
+    DeleteOffsets(wire::OffsetDeleteRequest),
+    List(wire::ListGroupsRequest),
+    Describe(Vec<String>, i16),
+    Delete(Vec<String>),
+}
+
+pub enum GroupReply {
+    Join(wire::JoinGroupResponse),
+    Sync(wire::SyncGroupResponse),
+    Heartbeat(wire::HeartbeatResponse),
+    Leave(wire::LeaveGroupResponse),
+    Commit(wire::OffsetCommitResponse),
+    FetchOffsets(wire::offset_fetch_response::OffsetFetchResponseGroup),
+    DeleteOffsets(wire::OffsetDeleteResponse),
+    List(wire::ListGroupsResponse),
+    Describe(Vec<wire::describe_groups_response::DescribedGroup>),
+    Delete(Vec<wire::delete_groups_response::DeletableGroupResult>),
+    /// No coordinator on that core: the partition has moved or is not known yet.
+    NoCoordinator,
+}

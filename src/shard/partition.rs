@@ -1,0 +1,670 @@
+//! One partition on its owning core: the log, the replica state beside it, and the
+//! operations that wait for it. The only place where appends and reads meet.
+//!
+//! Called by `shard::produce`, `shard::fetch` and `shard::replicas`; nothing here awaits.
+//! Whoever changes a partition passes [`Wakes`] and rings the operations in it after the
+//! borrow has ended.
+//!
+//! Invariants: `readable_bytes <= log_bytes`; consumers read below the high watermark
+//! only; a refused batch leaves the log as it was.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
+
+use super::messages::{
+    EpochEnd, FetchAnswer, FetchPartition, FetchRead, FoundOffset, LogSummary, PartitionCall,
+    PartitionReply, ProduceOutcome, Seen,
+};
+use super::operation::OperationId;
+use crate::base::{
+    BrokerId, ErrorCode, LeaderEpoch, Millis, Nanos, Offset, TopicIdPartition, Uuid,
+};
+use crate::config::{self, TopicConfig};
+use crate::log::{AppendError, AppendInfo, AppendOrigin, FoundTimestamp, Log, LogConfig};
+use crate::purgatory::watch::{Condition, Progress, Watchers};
+use crate::record::batch::Batches;
+use crate::record::validate::{
+    Origin, Rejected, TargetCompression, ValidationRules, validate, validate_shape,
+};
+use crate::record::{Compression, CompressionType, batch};
+use crate::replica::{Assignment, Replica, Transition};
+
+/// Operations to be woken once the partition is no longer borrowed.
+pub type Wakes = SmallVec<[OperationId; 8]>;
+
+const ACKS_ALL: i16 = -1;
+
+/// ListOffsets' special timestamps (`ListOffsetsRequest`).
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+const MAX_TIMESTAMP: i64 = -3;
+const EARLIEST_LOCAL: i64 = -4;
+const LATEST_TIERED: i64 = -5;
+const EARLIEST_PENDING_UPLOAD: i64 = -6;
+
+pub struct Partition {
+    id: TopicIdPartition,
+    topic: Arc<str>,
+    /// The log directory that holds it.
+    directory: Uuid,
+    log: Log,
+    replica: Replica,
+    config: Arc<TopicConfig>,
+    watchers: Watchers<OperationId>,
+    /// Bytes appended since the partition was opened.
+    log_bytes: u64,
+    /// Those of them that lie below the high watermark.
+    readable_bytes: u64,
+    /// Ends of appends above the high watermark, with `log_bytes` after each.
+    unreplicated: VecDeque<(Offset, u64)>,
+    /// Rises with every change other than an append.
+    version: u32,
+    last_flush: Nanos,
+}
+
+impl Partition {
+    pub fn new(
+        id: TopicIdPartition,
+        topic: Arc<str>,
+        directory: Uuid,
+        log: Log,
+        replica: Replica,
+        config: Arc<TopicConfig>,
+    ) -> Partition {
+        Partition {
+            id,
+            topic,
+            directory,
+            log,
+            replica,
+            config,
+            watchers: Watchers::default(),
+            log_bytes: 0,
+            readable_bytes: 0,
+            unreplicated: VecDeque::new(),
+            version: 0,
+            last_flush: Nanos(0),
+        }
+    }
+
+    pub fn id(&self) -> TopicIdPartition {
+        self.id
+    }
+
+    pub fn topic(&self) -> &Arc<str> {
+        &self.topic
+    }
+
+    pub fn directory(&self) -> Uuid {
+        self.directory
+    }
+
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    pub fn config(&self) -> &TopicConfig {
+        &self.config
+    }
+
+    pub fn high_watermark(&self) -> Offset {
+        self.replica.high_watermark()
+    }
+
+    pub fn leader_epoch(&self) -> LeaderEpoch {
+        self.replica.leader_epoch()
+    }
+
+    pub fn check_leader(&self) -> Result<(), ErrorCode> {
+        self.replica.check_leader(LeaderEpoch::UNKNOWN)
+    }
+
+    pub fn has_enough_in_sync(&self) -> bool {
+        self.replica
+            .has_enough_in_sync(self.config.min_insync_replicas)
+    }
+
+    /// What [`Seen::version`] is compared with.
+    pub fn seen_version(&self) -> u32 {
+        self.version
+    }
+
+    /// Changes what the log does without the log itself (roll, retention, compression).
+    pub fn set_config(&mut self, config: Arc<TopicConfig>) {
+        self.log.set_config(log_config(&config));
+        self.config = config;
+    }
+
+    /// Takes what the metadata log says about leader and replicas.
+    pub fn on_assignment(&mut self, assignment: Assignment, wakes: &mut Wakes) {
+        match self.replica.on_assignment(assignment) {
+            Transition::Stale | Transition::Unchanged => {}
+            Transition::BecameLeader { leader_epoch } => {
+                if let Err(error) = self.log.start_epoch(leader_epoch) {
+                    tracing::error!(
+                        topic = %self.topic,
+                        partition = %self.id.partition,
+                        %leader_epoch,
+                        %error,
+                        "the start of a leader epoch can't be written"
+                    );
+                }
+                self.changed(wakes);
+            }
+            Transition::NotLeader => self.changed(wakes),
+        }
+        self.advance(wakes);
+    }
+
+    /// Validates and appends the records of one partition of a Produce. Returns the outcome
+    /// and the high watermark that acknowledges it with acks=all.
+    pub fn append(
+        &mut self,
+        slot: u32,
+        records: BytesMut,
+        acks: i16,
+        version: i16,
+        now_ms: Millis,
+        wakes: &mut Wakes,
+    ) -> Result<(ProduceOutcome, Offset), Box<ProduceOutcome>> {
+        let refused = |error| Box::new(ProduceOutcome::refused(slot, error));
+        if let Err(error) = self.check_leader() {
+            return Err(Box::new(ProduceOutcome {
+                leader: self.current_leader(),
+                ..ProduceOutcome::refused(slot, error)
+            }));
+        }
+        if acks == ACKS_ALL && !self.has_enough_in_sync() {
+            return Err(refused(ErrorCode::NOT_ENOUGH_REPLICAS));
+        }
+        let rules = self.rules(Origin::Client, version, now_ms);
+        let validated = validate_shape(&records, version)
+            .and_then(|size| {
+                let mut records = records;
+                records.truncate(size);
+                validate(records, &rules)
+            })
+            .map_err(|rejected| Box::new(self.rejected(slot, rejected)))?;
+        if validated.is_transactional {
+            // No transaction can be open without a coordinator.
+            return Err(refused(ErrorCode::INVALID_TXN_STATE));
+        }
+        let appended = self
+            .log
+            .append_as_leader(validated, self.replica.leader_epoch(), now_ms)
+            .map_err(|error| {
+                self.log_append_error(&error);
+                refused(error.error_code())
+            })?;
+        self.on_appended(&appended, wakes);
+        let outcome = ProduceOutcome {
+            slot,
+            error: ErrorCode::NONE,
+            base_offset: appended.first_offset,
+            log_append_time: appended.log_append_time,
+            log_start_offset: self.log.log_start_offset(),
+            record_errors: Vec::new(),
+            message: None,
+            leader: None,
+        };
+        Ok((outcome, appended.last_offset + 1))
+    }
+
+    /// Appends a batch of a coordinator of ours.
+    pub fn append_internal(
+        &mut self,
+        batch: Bytes,
+        now_ms: Millis,
+        wakes: &mut Wakes,
+    ) -> Result<AppendInfo, ErrorCode> {
+        self.check_leader()?;
+        if !self.has_enough_in_sync() {
+            return Err(ErrorCode::NOT_ENOUGH_REPLICAS);
+        }
+        if batch.len() > usize::try_from(self.config.max_message_bytes).unwrap_or(0) {
+            return Err(ErrorCode::MESSAGE_TOO_LARGE);
+        }
+        let origin = AppendOrigin::Coordinator {
+            transaction_version: 0,
+        };
+        let appended = self
+            .log
+            .append_own(batch, self.replica.leader_epoch(), origin, now_ms)
+            .map_err(|error| {
+                self.log_append_error(&error);
+                error.error_code()
+            })?;
+        self.on_appended(&appended, wakes);
+        Ok(appended)
+    }
+
+    /// Reads for one partition of a Fetch, at least one batch if there is any.
+    pub fn read(&mut self, asked: &FetchPartition, read: &FetchRead) -> FetchAnswer {
+        let seen = self.seen(read);
+        let refused = |error| FetchAnswer {
+            seen,
+            ..FetchAnswer::refused(asked.slot, error)
+        };
+        if let Err(error) = self.replica.check_leader(asked.current_leader_epoch) {
+            return FetchAnswer {
+                leader: self.current_leader(),
+                ..refused(error)
+            };
+        }
+        let (log_start, log_end) = (self.log.log_start_offset(), self.log.log_end_offset());
+        if asked.last_fetched_epoch != LeaderEpoch::UNKNOWN
+            && let Some(answer) = self.diverged(asked, read)
+        {
+            return answer;
+        }
+        if asked.fetch_offset < log_start || asked.fetch_offset > log_end {
+            return refused(ErrorCode::OFFSET_OUT_OF_RANGE);
+        }
+        let upper = self.upper_bound(read);
+        let max_bytes = asked.partition_max_bytes.min(read.max_bytes) as usize;
+        let found = match self.log.read(asked.fetch_offset, max_bytes, upper, true) {
+            Ok(found) => found,
+            Err(error) => return refused(error.error_code()),
+        };
+        FetchAnswer {
+            slot: asked.slot,
+            error: ErrorCode::NONE,
+            high_watermark: self.high_watermark(),
+            last_stable_offset: self.last_stable_offset(),
+            log_start_offset: log_start,
+            aborted: read.read_committed.then(Vec::new),
+            diverging: None,
+            leader: None,
+            bytes: u32::try_from(found.bytes).expect("a segment has 2 GiB at most"),
+            first_batch_bytes: found.first_batch_bytes,
+            chunks: found.chunks,
+            seen,
+        }
+    }
+
+    /// Whole batches from `from` on, for a coordinator that loads: about `max_bytes`, but
+    /// at least one batch unless the log ends there.
+    pub fn read_whole_batches(
+        &mut self,
+        from: Offset,
+        max_bytes: usize,
+    ) -> Result<Bytes, ErrorCode> {
+        let upper = self.log.log_end_offset();
+        let from = from.max(self.log.log_start_offset());
+        let found = self
+            .log
+            .read(from, max_bytes, upper, true)
+            .map_err(|error| error.error_code())?;
+        let mut bytes = BytesMut::with_capacity(found.bytes);
+        for chunk in &found.chunks {
+            let chunk = chunk.to_bytes().map_err(|error| {
+                tracing::error!(
+                    topic = %self.topic,
+                    partition = %self.id.partition,
+                    %error,
+                    "a log can't be read"
+                );
+                ErrorCode::KAFKA_STORAGE_ERROR
+            })?;
+            bytes.extend_from_slice(&chunk);
+        }
+        let mut whole = Batches::new(&bytes);
+        while let Some(Ok(_)) = whole.next() {}
+        let end = whole.position();
+        bytes.truncate(end);
+        Ok(bytes.freeze())
+    }
+
+    /// Answers a short call.
+    pub fn answer(&mut self, call: &PartitionCall, wakes: &mut Wakes) -> PartitionReply {
+        let answered = match *call {
+            PartitionCall::FindOffset {
+                timestamp,
+                current_leader_epoch,
+                read_committed,
+                from_consumer,
+            } => self
+                .replica
+                .check_leader(current_leader_epoch)
+                .and_then(|()| self.find_offset(timestamp, read_committed, from_consumer))
+                .map(PartitionReply::Offset),
+            PartitionCall::EpochEnd {
+                current_leader_epoch,
+                epoch,
+            } => self
+                .replica
+                .check_leader(current_leader_epoch)
+                .map(|()| PartitionReply::EpochEnd(self.epoch_end(epoch))),
+            PartitionCall::DeleteRecords { offset } => self
+                .delete_records(offset, wakes)
+                .map(PartitionReply::Deleted),
+            PartitionCall::Summary => Ok(PartitionReply::Summary(LogSummary {
+                directory: self.directory,
+                size_bytes: self.log.size_in_bytes(),
+                log_end_offset: self.log.log_end_offset(),
+                high_watermark: self.high_watermark(),
+            })),
+        };
+        answered.unwrap_or_else(PartitionReply::Refused)
+    }
+
+    /// Puts an operation on the watch list. False if the condition holds already: then it
+    /// is not on the list.
+    pub fn watch(&mut self, operation: OperationId, condition: Condition) -> bool {
+        if condition.is_met(&self.progress()) {
+            return false;
+        }
+        self.watchers.watch(operation, condition);
+        true
+    }
+
+    pub fn unwatch(&mut self, operation: &OperationId) {
+        self.watchers.unwatch(operation);
+    }
+
+    /// Everyone who waits looks again: the partition goes away or has changed its leader.
+    pub fn changed(&mut self, wakes: &mut Wakes) {
+        self.version = self.version.wrapping_add(1);
+        self.watchers.all(|operation| wakes.push(operation));
+    }
+
+    /// Work on the log by this core's background task.
+    pub fn log_mut(&mut self) -> &mut Log {
+        &mut self.log
+    }
+
+    /// Whether `flush.messages` or `flush.ms` ask for a sync of everything.
+    pub fn is_flush_due(&self, now: Nanos) -> bool {
+        let flush_ms = u64::try_from(self.config.flush_ms).unwrap_or(0);
+        self.log.is_flush_due()
+            || (self.log.unflushed() > 0
+                && now.saturating_since(self.last_flush) >= Duration::from_millis(flush_ms))
+    }
+
+    pub fn on_flushed(&mut self, now: Nanos) {
+        self.last_flush = now;
+    }
+
+    /// The log start may have moved (retention): tell who waits for it.
+    pub fn on_log_start_moved(&mut self, wakes: &mut Wakes) {
+        let log_start = self.log.log_start_offset();
+        if self.replica.on_log_start(log_start) {
+            self.count_readable();
+        }
+        self.advance(wakes);
+    }
+
+    fn on_appended(&mut self, appended: &AppendInfo, wakes: &mut Wakes) {
+        if appended.duplicate {
+            return;
+        }
+        self.log_bytes += u64::from(appended.bytes);
+        let log_end = appended.last_offset + 1;
+        self.unreplicated.push_back((log_end, self.log_bytes));
+        self.replica.on_append(log_end);
+        self.advance(wakes);
+    }
+
+    fn log_append_error(&self, error: &AppendError) {
+        if let AppendError::Log(error) = error {
+            tracing::error!(
+                topic = %self.topic,
+                partition = %self.id.partition,
+                %error,
+                "append failed"
+            );
+        }
+    }
+
+    /// Counts what the high watermark has passed and wakes whoever waited for it.
+    fn advance(&mut self, wakes: &mut Wakes) {
+        self.log.on_high_watermark(self.high_watermark());
+        self.count_readable();
+        if !self.watchers.is_empty() {
+            let progress = self.progress();
+            self.watchers
+                .due(&progress, |operation| wakes.push(operation));
+        }
+    }
+
+    fn count_readable(&mut self) {
+        let high_watermark = self.high_watermark();
+        while let Some(&(end, bytes)) = self.unreplicated.front()
+            && end <= high_watermark
+        {
+            self.readable_bytes = bytes;
+            self.unreplicated.pop_front();
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        Progress {
+            high_watermark: self.high_watermark().0,
+            readable_bytes: self.readable_bytes,
+            log_bytes: self.log_bytes,
+            log_start: self.log.log_start_offset().0,
+        }
+    }
+
+    fn seen(&self, read: &FetchRead) -> Seen {
+        Seen {
+            bytes: if read.replica == BrokerId::NONE {
+                self.readable_bytes
+            } else {
+                self.log_bytes
+            },
+            version: self.version,
+        }
+    }
+
+    fn rules(&self, origin: Origin, produce_version: i16, now_ms: Millis) -> ValidationRules<'_> {
+        ValidationRules {
+            topic: &self.topic,
+            partition: self.id.partition,
+            now_ms,
+            max_message_bytes: self.config.max_message_bytes,
+            compression_type: target_compression(self.config.compression),
+            timestamp_type: timestamp_type(self.config.message_timestamp_type),
+            before_max_ms: self.config.message_timestamp_before_max_ms,
+            after_max_ms: self.config.message_timestamp_after_max_ms,
+            compacted: self.config.cleanup_policy.compact,
+            origin,
+            produce_version,
+        }
+    }
+
+    fn rejected(&self, slot: u32, rejected: Rejected) -> ProduceOutcome {
+        ProduceOutcome {
+            log_start_offset: self.log.log_start_offset(),
+            record_errors: rejected.record_errors,
+            message: rejected.message,
+            ..ProduceOutcome::refused(slot, rejected.error)
+        }
+    }
+
+    fn current_leader(&self) -> Option<(BrokerId, LeaderEpoch)> {
+        let assignment = self.replica.assignment();
+        Some((assignment.leader, assignment.leader_epoch))
+    }
+
+    fn last_stable_offset(&self) -> Offset {
+        match self.log.first_unstable_offset() {
+            Some(unstable) => unstable.min(self.high_watermark()),
+            None => self.high_watermark(),
+        }
+    }
+
+    fn upper_bound(&self, read: &FetchRead) -> Offset {
+        if read.replica != BrokerId::NONE {
+            self.log.log_end_offset()
+        } else if read.read_committed {
+            self.last_stable_offset()
+        } else {
+            self.high_watermark()
+        }
+    }
+
+    /// Where the fetcher's log leaves ours, if it does (KIP-595).
+    fn diverged(&self, asked: &FetchPartition, read: &FetchRead) -> Option<FetchAnswer> {
+        let end = self.log.end_offset_for_epoch(asked.last_fetched_epoch);
+        let refused = |error| FetchAnswer {
+            seen: self.seen(read),
+            ..FetchAnswer::refused(asked.slot, error)
+        };
+        match end {
+            None => Some(refused(ErrorCode::OFFSET_OUT_OF_RANGE)),
+            Some((epoch, end_offset))
+                if epoch < asked.last_fetched_epoch || end_offset < asked.fetch_offset =>
+            {
+                Some(FetchAnswer {
+                    error: ErrorCode::NONE,
+                    high_watermark: self.high_watermark(),
+                    last_stable_offset: self.last_stable_offset(),
+                    log_start_offset: self.log.log_start_offset(),
+                    diverging: Some((epoch, end_offset)),
+                    ..refused(ErrorCode::NONE)
+                })
+            }
+            Some(_) => None,
+        }
+    }
+
+    fn find_offset(
+        &self,
+        timestamp: i64,
+        read_committed: bool,
+        from_consumer: bool,
+    ) -> Result<FoundOffset, ErrorCode> {
+        let none = FoundOffset {
+            timestamp: -1,
+            offset: Offset::UNKNOWN,
+            leader_epoch: LeaderEpoch::UNKNOWN,
+        };
+        let readable = if !from_consumer {
+            self.log.log_end_offset()
+        } else if read_committed {
+            self.last_stable_offset()
+        } else {
+            self.high_watermark()
+        };
+        let found = match timestamp {
+            LATEST => FoundOffset {
+                timestamp: -1,
+                offset: readable,
+                leader_epoch: self.leader_epoch(),
+            },
+            EARLIEST | EARLIEST_LOCAL => {
+                let start = self.log.log_start_offset();
+                FoundOffset {
+                    timestamp: -1,
+                    offset: start,
+                    leader_epoch: self
+                        .log
+                        .epochs()
+                        .epoch_for_offset(start)
+                        .unwrap_or(LeaderEpoch::UNKNOWN),
+                }
+            }
+            LATEST_TIERED | EARLIEST_PENDING_UPLOAD => none,
+            MAX_TIMESTAMP => self
+                .log
+                .max_timestamp()
+                .map_err(|error| error.error_code())?
+                .map_or(none, found_offset),
+            timestamp => self
+                .log
+                .offset_for_timestamp(timestamp)
+                .map_err(|error| error.error_code())?
+                .map_or(none, found_offset),
+        };
+        // A record that consumers can't read yet isn't told.
+        if timestamp >= 0 && found.offset >= readable {
+            return Ok(none);
+        }
+        Ok(found)
+    }
+
+    fn epoch_end(&self, epoch: LeaderEpoch) -> EpochEnd {
+        match self.log.end_offset_for_epoch(epoch) {
+            Some((epoch, end_offset)) => EpochEnd { epoch, end_offset },
+            None => EpochEnd {
+                epoch: LeaderEpoch::UNKNOWN,
+                end_offset: Offset::UNKNOWN,
+            },
+        }
+    }
+
+    fn delete_records(&mut self, offset: Offset, wakes: &mut Wakes) -> Result<Offset, ErrorCode> {
+        self.check_leader()?;
+        if !self.config.cleanup_policy.delete {
+            return Err(ErrorCode::POLICY_VIOLATION);
+        }
+        let high_watermark = self.high_watermark();
+        let target = if offset == Offset::UNKNOWN {
+            high_watermark
+        } else {
+            offset
+        };
+        if target.0 < 0 || target > high_watermark {
+            return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
+        }
+        self.log
+            .increase_log_start_offset(target)
+            .map_err(|error| error.error_code())?;
+        self.on_log_start_moved(wakes);
+        Ok(self.log.log_start_offset())
+    }
+}
+
+/// A topic's configuration as far as its log goes by it.
+pub fn log_config(config: &TopicConfig) -> LogConfig {
+    let size = |bytes: i32| u32::try_from(bytes).unwrap_or(0);
+    LogConfig {
+        segment_bytes: size(config.segment_bytes),
+        segment_ms: config.segment_ms,
+        segment_jitter_ms: config.segment_jitter_ms,
+        segment_index_bytes: size(config.segment_index_bytes),
+        index_interval_bytes: size(config.index_interval_bytes),
+        retention_ms: config.retention_ms,
+        retention_bytes: config.retention_bytes,
+        cleanup_delete: config.cleanup_policy.delete,
+        cleanup_compact: config.cleanup_policy.compact,
+        flush_messages: config.flush_messages,
+        flush_ms: config.flush_ms,
+        file_delete_delay_ms: config.file_delete_delay_ms,
+    }
+}
+
+fn target_compression(config: config::Compression) -> TargetCompression {
+    let codec = |kind, level| TargetCompression::Codec(Compression::new(kind, level));
+    match config {
+        config::Compression::Producer => TargetCompression::Producer,
+        config::Compression::Uncompressed => TargetCompression::Codec(Compression::NONE),
+        config::Compression::Gzip(level) => codec(CompressionType::Gzip, level),
+        config::Compression::Snappy => codec(
+            CompressionType::Snappy,
+            CompressionType::Snappy.default_level(),
+        ),
+        config::Compression::Lz4(level) => codec(CompressionType::Lz4, level),
+        config::Compression::Zstd(level) => codec(CompressionType::Zstd, level),
+    }
+}
+
+fn timestamp_type(config: config::TimestampType) -> batch::TimestampType {
+    match config {
+        config::TimestampType::CreateTime => batch::TimestampType::CreateTime,
+        config::TimestampType::LogAppendTime => batch::TimestampType::LogAppendTime,
+    }
+}
+
+fn found_offset(found: FoundTimestamp) -> FoundOffset {
+    FoundOffset {
+        timestamp: found.timestamp,
+        offset: found.offset,
+        leader_epoch: found.leader_epoch,
+    }
+}

@@ -1,0 +1,143 @@
+//! From a frame to a running request: header, version, context, the API's handler.
+//!
+//! Called by `shard::connection` for each frame; control goes to the handler that
+//! [`api::TABLE`](crate::api::TABLE) names, and the reply comes back through the
+//! connection. Kafka closes the connection on whatever it can't decode (wire digest,
+//! section 1); the one exception is ApiVersions in an unknown version.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use super::Shard;
+use crate::api;
+use crate::io::SendQueue;
+use crate::security::{Principal, RequestContext};
+use crate::wire::api_key::ApiKey;
+use crate::wire::codec::{EncodeError, Message};
+use crate::wire::header::{HeaderError, RequestHeader, encode_response_header};
+
+/// Who sits at the other end of a connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    pub address: SocketAddr,
+    /// Name of the listener on which the connection was accepted.
+    pub listener: Arc<str>,
+}
+
+/// A request on its way to a handler.
+pub struct Request {
+    pub context: RequestContext,
+    /// Everything behind the header; owned, so that batches are patched in place.
+    pub body: BytesMut,
+}
+
+/// What becomes of a request.
+pub enum Reply {
+    /// A whole response, its size first.
+    Send(SendQueue),
+    /// A produce with acks=0.
+    Nothing,
+    /// The connection ends, for this reason.
+    Close(String),
+}
+
+/// A request that has been handed to its handler.
+pub struct Started {
+    /// Runs alone on its connection.
+    pub barrier: bool,
+    pub future: Pin<Box<dyn Future<Output = Reply>>>,
+}
+
+/// Why a frame ends its connection.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    #[error("{0} is not served on this listener")]
+    NotServed(&'static str),
+    #[error("{api} is served in versions {min} to {max}, not {version}")]
+    UnsupportedVersion {
+        api: &'static str,
+        min: i16,
+        max: i16,
+        version: i16,
+    },
+}
+
+/// Hands one frame to its handler.
+pub fn start(shard: &Rc<Shard>, peer: &Peer, mut frame: BytesMut) -> Result<Started, Refusal> {
+    let (header, body_at) = RequestHeader::decode_borrowed(&frame)?;
+    let api = api::served(shard.is_controller_listener(&peer.listener))
+        .find(|api| api.key == header.api)
+        .ok_or(Refusal::NotServed(header.api.name()))?;
+    let context = RequestContext {
+        principal: Principal::anonymous(),
+        client_id: header.client_id.map(Arc::from),
+        client_address: peer.address,
+        listener: peer.listener.clone(),
+        api_key: header.api as i16,
+        api_version: header.api_version,
+        correlation_id: header.correlation_id,
+    };
+    if !api.versions.contains(&header.api_version) {
+        return match api.on_unsupported_version {
+            Some(answer) => Ok(Started {
+                barrier: true,
+                future: Box::pin(std::future::ready(answer(&context))),
+            }),
+            None => Err(Refusal::UnsupportedVersion {
+                api: api.name(),
+                min: *api.versions.start(),
+                max: *api.versions.end(),
+                version: header.api_version,
+            }),
+        };
+    }
+    frame.advance(body_at);
+    let request = Request {
+        context,
+        body: frame,
+    };
+    Ok(Started {
+        barrier: !api.overlaps,
+        future: (api.handler)(shard.clone(), request),
+    })
+}
+
+/// A response of generated type as one frame. A response that its version can't express
+/// is our bug, but one connection's: it is closed.
+pub fn reply<R: Message>(context: &RequestContext, response: &R) -> Reply {
+    match encode(context, response) {
+        Ok(frame) => {
+            let mut out = SendQueue::new();
+            out.push_bytes(frame);
+            Reply::Send(out)
+        }
+        Err(error) => {
+            tracing::error!(
+                api = R::NAME,
+                version = context.api_version,
+                correlation_id = context.correlation_id,
+                %error,
+                "a response could not be encoded"
+            );
+            Reply::Close(format!("{} could not be encoded: {error}", R::NAME))
+        }
+    }
+}
+
+fn encode<R: Message>(context: &RequestContext, response: &R) -> Result<Bytes, EncodeError> {
+    let mut frame = BytesMut::with_capacity(128);
+    frame.put_i32(0);
+    let api = ApiKey::from_i16(context.api_key).expect("a request had a known key");
+    encode_response_header(&mut frame, api, context.api_version, context.correlation_id);
+    response.encode(&mut frame, context.api_version)?;
+    let size = i32::try_from(frame.len() - 4).map_err(|_| EncodeError::TooLong(frame.len()))?;
+    frame[..4].copy_from_slice(&size.to_be_bytes());
+    Ok(frame.freeze())
+}

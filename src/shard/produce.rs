@@ -1,0 +1,173 @@
+//! Produce over cores: each part goes to the core that owns its partitions; there batches
+//! are appended at once, and with acks=all the outcome waits for the high watermark.
+//!
+//! Called by `api::produce` ([`scatter`]) and, on the owning core, by `Shard::on_request`
+//! ([`append`], then [`await_replication`]).
+//!
+//! Invariant: [`scatter`] hands over every batch before it first waits.
+
+use std::rc::Rc;
+
+use super::Shard;
+use super::messages::{ProduceOutcome, ProducePart, ProducePartition, ShardReply, ShardRequest};
+use super::partition::Wakes;
+use super::wait::Wait;
+use crate::base::{CoreId, ErrorCode, LeaderEpoch, Nanos, Offset, TopicIdPartition};
+use crate::io::local::or_deadline;
+use crate::purgatory::watch::Condition;
+
+const ACKS_ALL: i16 = -1;
+
+/// Appends on all owning cores and returns the outcomes in no particular order. Partitions
+/// that no core owns have no outcome.
+pub async fn scatter(shard: &Rc<Shard>, part: ProducePart) -> Vec<ProduceOutcome> {
+    let ProducePart {
+        acks,
+        deadline,
+        version,
+        partitions,
+    } = part;
+    let mut local = Vec::new();
+    let mut remote: Vec<(CoreId, Vec<ProducePartition>)> = Vec::new();
+    for partition in partitions {
+        match shard.owner(partition.partition) {
+            None => {}
+            Some(core) if core == shard.core() => local.push(partition),
+            Some(core) => match remote.iter_mut().find(|(owner, _)| *owner == core) {
+                Some((_, parts)) => parts.push(partition),
+                None => remote.push((core, vec![partition])),
+            },
+        }
+    }
+    let part = |partitions| ProducePart {
+        acks,
+        deadline,
+        version,
+        partitions,
+    };
+    let calls: Vec<_> = remote
+        .into_iter()
+        .map(|(core, partitions)| {
+            let slots: Vec<u32> = partitions.iter().map(|p| p.slot).collect();
+            let call = shard.call(core, ShardRequest::Produce(part(partitions)));
+            (slots, call)
+        })
+        .collect();
+    let (mut outcomes, waiting) = append(shard, part(local));
+    await_replication(shard, &mut outcomes, waiting, deadline).await;
+    for (slots, call) in calls {
+        match call.await {
+            Ok(ShardReply::Produce(answered)) => outcomes.extend(answered),
+            _ => outcomes.extend(
+                slots
+                    .into_iter()
+                    .map(|slot| ProduceOutcome::refused(slot, ErrorCode::UNKNOWN_SERVER_ERROR)),
+            ),
+        }
+    }
+    outcomes
+}
+
+/// An appended batch whose acknowledgement waits for the in-sync replicas.
+pub struct Unreplicated {
+    /// Position in the outcomes.
+    outcome: usize,
+    partition: TopicIdPartition,
+    leader_epoch: LeaderEpoch,
+    /// The high watermark that acknowledges it.
+    required: Offset,
+}
+
+/// Appends to partitions of this core, now.
+pub fn append(shard: &Rc<Shard>, part: ProducePart) -> (Vec<ProduceOutcome>, Vec<Unreplicated>) {
+    let mut outcomes = Vec::with_capacity(part.partitions.len());
+    let mut waiting = Vec::new();
+    let mut wakes = Wakes::new();
+    for ProducePartition {
+        slot,
+        partition: id,
+        records,
+    } in part.partitions
+    {
+        let Some(partition) = shard.partition(id) else {
+            outcomes.push(ProduceOutcome::refused(
+                slot,
+                ErrorCode::NOT_LEADER_OR_FOLLOWER,
+            ));
+            continue;
+        };
+        let mut partition = partition.borrow_mut();
+        let outcome = partition.append(
+            slot,
+            records,
+            part.acks,
+            part.version,
+            shard.rt().wall_ms(),
+            &mut wakes,
+        );
+        match outcome {
+            Ok((outcome, required)) => {
+                if part.acks == ACKS_ALL && partition.high_watermark() < required {
+                    waiting.push(Unreplicated {
+                        outcome: outcomes.len(),
+                        partition: id,
+                        leader_epoch: partition.leader_epoch(),
+                        required,
+                    });
+                }
+                outcomes.push(outcome);
+            }
+            Err(refused) => outcomes.push(*refused),
+        }
+    }
+    shard.wake_all(wakes);
+    (outcomes, waiting)
+}
+
+/// Waits until each batch is acknowledged by the in-sync replicas, or can't be: then its
+/// outcome gets the error (DelayedProduce).
+pub async fn await_replication(
+    shard: &Rc<Shard>,
+    outcomes: &mut [ProduceOutcome],
+    mut waiting: Vec<Unreplicated>,
+    deadline: Nanos,
+) {
+    while !waiting.is_empty() {
+        let wait = Wait::new(shard);
+        for batch in &waiting {
+            wait.watch_local(batch.partition, Condition::HighWatermark(batch.required.0));
+        }
+        let expired = or_deadline(shard.rt(), wait.notified(), deadline)
+            .await
+            .is_err();
+        drop(wait);
+        waiting.retain(|batch| match settle(shard, batch) {
+            Some(error) => {
+                outcomes[batch.outcome].error = error;
+                false
+            }
+            None if expired => {
+                outcomes[batch.outcome].error = ErrorCode::REQUEST_TIMED_OUT;
+                false
+            }
+            None => true,
+        });
+    }
+}
+
+/// The final error of an appended batch (none if it is acknowledged), or nothing yet.
+fn settle(shard: &Shard, batch: &Unreplicated) -> Option<ErrorCode> {
+    let Some(partition) = shard.partition(batch.partition) else {
+        return Some(ErrorCode::NOT_LEADER_OR_FOLLOWER);
+    };
+    let partition = partition.borrow();
+    if partition.leader_epoch() != batch.leader_epoch || partition.check_leader().is_err() {
+        Some(ErrorCode::NOT_LEADER_OR_FOLLOWER)
+    } else if partition.high_watermark() < batch.required {
+        None
+    } else if partition.has_enough_in_sync() {
+        Some(ErrorCode::NONE)
+    } else {
+        Some(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND)
+    }
+}

@@ -1,0 +1,386 @@
+//! From a new metadata image to this core's partitions and coordinators: opens, changes and
+//! deletes what the image says (replication digest, section 13).
+//!
+//! Called when the controller's core publishes an image; runs without awaiting, so a
+//! request sees either the old image with the old partitions or the new with the new.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::coordinators::OffsetsLog;
+use super::messages::{PartitionCheckpoint, Published};
+use super::partition::{Partition, Wakes, log_config};
+use super::{Directory, Shard};
+use crate::base::{Offset, PartitionIndex, TopicIdPartition, Uuid};
+use crate::config::{DynamicConfig, Layers, TopicConfig};
+use crate::controller::topic_name::CONSUMER_OFFSETS;
+use crate::coordinator::runtime::GroupCoordinator;
+use crate::io::Queue;
+use crate::log::checkpoint::Offsets;
+use crate::log::names::DirKind;
+use crate::log::{Log, LogError, OpenParams};
+use crate::metadata::{
+    ConfigResourceType, LocalReplica, MetadataImage, PartitionImage, TopicImage,
+};
+use crate::replica::{Assignment, Replica};
+
+/// Uses the new image from now on.
+pub fn apply(shard: &Rc<Shard>, published: Arc<Published>) {
+    let local = published.changes.local_replicas(shard.node().id);
+    let mine = |topic: &TopicImage, index: PartitionIndex| {
+        published.placement.owner(key(topic, index)) == Some(shard.core())
+    };
+    let mut wakes = Wakes::new();
+    for replica in local.leaders.iter().chain(&local.followers) {
+        if mine(&replica.topic, replica.index) {
+            ensure(shard, &published.image, replica, &mut wakes);
+        }
+    }
+    for (topic, index) in &local.deletes {
+        delete(shard, topic, *index, &mut wakes);
+    }
+    reconfigure(shard, &published);
+    *shard.published.borrow_mut() = published.clone();
+    elect_coordinators(shard, &local.leaders);
+    resign_coordinators(shard, &published.image);
+    forget_offsets(shard, &published);
+    shard.wake_all(wakes);
+}
+
+/// Closes every log of this core, flushed; afterwards no partition is here any more.
+pub async fn close_all(shard: &Rc<Shard>) -> Vec<PartitionCheckpoint> {
+    for (_, coordinator) in std::mem::take(&mut *shard.coordinators.borrow_mut()) {
+        coordinator.unload();
+    }
+    let partitions = std::mem::take(&mut *shard.partitions.borrow_mut());
+    let mut wakes = Wakes::new();
+    let mut checkpoints = Vec::new();
+    for partition in partitions.into_values() {
+        checkpoints.extend(close(shard, &mut partition.borrow_mut(), &mut wakes));
+        shard.rt().yield_now().await;
+    }
+    shard.wake_all(wakes);
+    checkpoints
+}
+
+fn close(
+    shard: &Shard,
+    partition: &mut Partition,
+    wakes: &mut Wakes,
+) -> Option<PartitionCheckpoint> {
+    partition.changed(wakes);
+    match partition.log_mut().close() {
+        Ok(()) => Some(checkpoint(partition)),
+        Err(error) => {
+            tracing::error!(
+                core = %shard.core(),
+                topic = %partition.topic(),
+                partition = %partition.id().partition,
+                %error,
+                "log not closed cleanly"
+            );
+            None
+        }
+    }
+}
+
+/// The partition's line in the checkpoint files.
+pub fn checkpoint(partition: &Partition) -> PartitionCheckpoint {
+    let log = partition.log();
+    PartitionCheckpoint {
+        topic: partition.topic().clone(),
+        partition: partition.id().partition,
+        directory: partition.directory(),
+        recovery_point: log.recovery_point(),
+        high_watermark: partition.high_watermark(),
+        log_start_offset: log.log_start_checkpoint(),
+    }
+}
+
+/// A topic's effective configuration in this image.
+pub fn topic_config(shard: &Shard, image: &MetadataImage, topic: &str) -> TopicConfig {
+    let own = image.configs.get(ConfigResourceType::TOPIC, topic);
+    let layers = broker_layers(shard, image);
+    TopicConfig::effective(&match own {
+        Some(own) => layers.with_resource(own),
+        None => layers,
+    })
+}
+
+/// The settings of this broker in this image, the dynamic ones over the fixed.
+fn broker_layers<'a>(shard: &'a Shard, image: &'a MetadataImage) -> Layers<'a> {
+    let fixed = Layers::of_node(&shard.node().config.fixed);
+    let broker = shard.node().id.to_string();
+    let dynamic = image.configs.get(ConfigResourceType::BROKER, &broker);
+    let default = image.configs.get(ConfigResourceType::BROKER, "");
+    Layers {
+        dynamic_broker: dynamic.map_or(fixed.dynamic_broker, |map| map),
+        dynamic_default: default.map_or(fixed.dynamic_default, |map| map),
+        ..fixed
+    }
+}
+
+fn key(topic: &TopicImage, index: PartitionIndex) -> TopicIdPartition {
+    TopicIdPartition {
+        topic_id: topic.id,
+        partition: index,
+    }
+}
+
+/// Opens the replica if it is not here yet, then gives it its assignment.
+fn ensure(shard: &Rc<Shard>, image: &MetadataImage, replica: &LocalReplica, wakes: &mut Wakes) {
+    let id = key(&replica.topic, replica.index);
+    let partition = match shard.partition(id) {
+        Some(partition) => partition,
+        None => match open(shard, image, replica) {
+            Ok(partition) => {
+                let partition = Rc::new(RefCell::new(partition));
+                shard.partitions.borrow_mut().insert(id, partition.clone());
+                partition
+            }
+            Err(error) => {
+                tracing::error!(
+                    core = %shard.core(),
+                    topic = %replica.topic.name,
+                    partition = %replica.index,
+                    %error,
+                    "log can't be opened: the partition is not served"
+                );
+                return;
+            }
+        },
+    };
+    partition
+        .borrow_mut()
+        .on_assignment(assignment(&replica.partition), wakes);
+}
+
+fn open(
+    shard: &Shard,
+    image: &MetadataImage,
+    replica: &LocalReplica,
+) -> Result<Partition, LogError> {
+    let node = shard.node();
+    let name = &replica.topic.name;
+    let directory = assigned_directory(shard, &replica.partition);
+    let index = replica.index;
+    let line = (name.to_string(), index);
+    let at = |offsets: &Offsets| offsets.get(&line).copied().unwrap_or(Offset(0));
+    let dynamic = DynamicConfig::effective(&broker_layers(shard, image));
+    let params = OpenParams {
+        recovery_point: at(&directory.recovery_points),
+        log_start_offset: at(&directory.log_starts),
+        clean: directory.clean,
+        topic_id: Some(replica.topic.id),
+        producer_id_expiration_ms: i64::from(dynamic.producer_id_expiration_ms),
+        seed: shard.rt().random_u64(),
+    };
+    let config = Arc::new(topic_config(shard, image, name));
+    let path = directory.log_dir.partition_path(name, index);
+    let (log, report) = Log::open(
+        shard.rt().disk(),
+        &path,
+        log_config(&config),
+        &params,
+        shard.tail_pool(),
+        shard.rt().wall_ms(),
+    )?;
+    if report.truncated_bytes > 0 {
+        tracing::warn!(
+            core = %shard.core(),
+            topic = %name,
+            partition = %index,
+            bytes = report.truncated_bytes,
+            offset = %log.log_end_offset(),
+            "cut an incomplete tail off the log after an unclean stop"
+        );
+    }
+    let replica_state = Replica::new(
+        node.id,
+        at(&directory.high_watermarks).max(log.log_start_offset()),
+        log.log_end_offset(),
+    );
+    let id = key(&replica.topic, replica.index);
+    Ok(Partition::new(
+        id,
+        name.clone(),
+        directory.id,
+        log,
+        replica_state,
+        config,
+    ))
+}
+
+fn assigned_directory<'a>(shard: &'a Shard, partition: &PartitionImage) -> &'a Directory {
+    let assigned = partition
+        .directory_of(shard.node().id)
+        .unwrap_or(Uuid::ZERO);
+    directory(shard, assigned)
+}
+
+/// The log directory with this id; the first where there is none.
+fn directory(shard: &Shard, id: Uuid) -> &Directory {
+    let directories = &shard.node().directories;
+    directories
+        .iter()
+        .find(|directory| directory.id == id)
+        .unwrap_or(&directories[0])
+}
+
+fn assignment(partition: &PartitionImage) -> Assignment {
+    Assignment {
+        replicas: partition.replicas.clone(),
+        isr: partition.isr.clone(),
+        leader: partition.leader,
+        leader_epoch: partition.leader_epoch,
+        partition_epoch: partition.partition_epoch,
+    }
+}
+
+/// Renames the log away; its files go after `file.delete.delay.ms`.
+fn delete(shard: &Rc<Shard>, topic: &TopicImage, index: PartitionIndex, wakes: &mut Wakes) {
+    let Some(partition) = shard.partitions.borrow_mut().remove(&key(topic, index)) else {
+        return;
+    };
+    let mut partition = partition.borrow_mut();
+    partition.changed(wakes);
+    let delay = partition.config().file_delete_delay_ms;
+    let directory = directory(shard, partition.directory());
+    let retired = directory.log_dir.retire(
+        &*shard.rt().disk(),
+        &topic.name,
+        index,
+        DirKind::Delete,
+        &mut shard.rt().rng(),
+    );
+    match retired {
+        Ok(renamed) => remove_later(shard, renamed, delay),
+        Err(error) => tracing::error!(
+            core = %shard.core(),
+            topic = %topic.name,
+            partition = %index,
+            %error,
+            "a deleted partition's log can't be renamed"
+        ),
+    }
+}
+
+/// Removes a renamed directory after the delay; what is left at a stop goes at the next
+/// start.
+pub fn remove_later(shard: &Rc<Shard>, directory: PathBuf, delay_ms: i64) {
+    let delay = Duration::from_millis(u64::try_from(delay_ms).unwrap_or(0));
+    let rt = shard.rt().clone();
+    shard.rt().spawn(Queue::Background, async move {
+        rt.sleep(delay).await;
+        if let Err(error) = rt.disk().remove_dir_all(&directory) {
+            tracing::warn!(directory = %directory.display(), %error, "can't be removed");
+        }
+    });
+}
+
+/// Unlinks files of deleted segments after the delay.
+pub fn unlink_later(shard: &Rc<Shard>, files: Vec<PathBuf>, delay_ms: i64) {
+    if files.is_empty() {
+        return;
+    }
+    let delay = Duration::from_millis(u64::try_from(delay_ms).unwrap_or(0));
+    let rt = shard.rt().clone();
+    shard.rt().spawn(Queue::Background, async move {
+        rt.sleep(delay).await;
+        for file in files {
+            if let Err(error) = rt.disk().remove_file(&file) {
+                tracing::warn!(file = %file.display(), %error, "can't be removed");
+            }
+            rt.yield_now().await;
+        }
+    });
+}
+
+fn reconfigure(shard: &Shard, published: &Published) {
+    let changed = &published.changes.configs;
+    let all = changed
+        .iter()
+        .any(|(kind, _)| *kind == ConfigResourceType::BROKER);
+    let concerns =
+        |topic: &str| all || changed.contains(&(ConfigResourceType::TOPIC, topic.to_owned()));
+    if changed.is_empty() {
+        return;
+    }
+    for partition in shard.partitions.borrow().values() {
+        let mut partition = partition.borrow_mut();
+        if concerns(partition.topic()) {
+            let config = topic_config(shard, &published.image, partition.topic());
+            partition.set_config(Arc::new(config));
+        }
+    }
+}
+
+/// Starts the coordinators of offsets partitions that are led here now.
+fn elect_coordinators(shard: &Rc<Shard>, leaders: &[LocalReplica]) {
+    for replica in leaders
+        .iter()
+        .filter(|r| &*r.topic.name == CONSUMER_OFFSETS)
+    {
+        let id = key(&replica.topic, replica.index);
+        if shard.partition(id).is_none() {
+            continue;
+        }
+        let mut coordinators = shard.coordinators.borrow_mut();
+        if replica.is_new_leader_epoch || !coordinators.contains_key(&id.partition) {
+            let log = Rc::new(OffsetsLog::new(shard, id));
+            let started = GroupCoordinator::start(
+                shard.rt().clone(),
+                id.partition,
+                log,
+                Rc::new(shard.node().coordinator.clone()),
+            );
+            if let Some(old) = coordinators.insert(id.partition, started) {
+                old.unload();
+            }
+        }
+    }
+}
+
+/// Ends the coordinators of partitions that are not led here any more.
+fn resign_coordinators(shard: &Shard, image: &MetadataImage) {
+    let topic = image.topics.by_name(CONSUMER_OFFSETS);
+    let led = |index: PartitionIndex| {
+        topic
+            .and_then(|topic| topic.partition(index))
+            .is_some_and(|partition| partition.leader == shard.node().id)
+    };
+    let mut coordinators = shard.coordinators.borrow_mut();
+    let gone: Vec<PartitionIndex> = coordinators
+        .keys()
+        .copied()
+        .filter(|index| !led(*index))
+        .collect();
+    for index in gone {
+        if let Some(coordinator) = coordinators.remove(&index) {
+            coordinator.unload();
+        }
+    }
+}
+
+/// Committed offsets of deleted topics go.
+fn forget_offsets(shard: &Rc<Shard>, published: &Published) {
+    let deleted: Vec<(Uuid, String)> = published
+        .changes
+        .topics_deleted
+        .iter()
+        .map(|topic| (topic.id, topic.name.to_string()))
+        .collect();
+    if deleted.is_empty() {
+        return;
+    }
+    for coordinator in shard.coordinators.borrow().values() {
+        let coordinator = coordinator.clone();
+        let deleted = deleted.clone();
+        shard.rt().spawn(Queue::Background, async move {
+            coordinator.on_topics_deleted(&deleted).await;
+        });
+    }
+}
