@@ -25,6 +25,9 @@ pub enum Command {
     /// Start a node and serve until SIGTERM or Ctrl-C
     #[command(after_help = START_HELP)]
     Start(StartArgs),
+    /// Give data directories their identity before the first start
+    #[command(after_help = FORMAT_HELP)]
+    Format(FormatArgs),
     /// List the settings, or explain one
     Config(ConfigArgs),
     /// Print a new id for a cluster
@@ -39,6 +42,25 @@ pub struct StartArgs {
     /// One setting, stronger than the file's; may be given several times
     #[arg(short = 'o', long = "override", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct FormatArgs {
+    /// The cluster's id (`ottla random-uuid` makes one)
+    #[arg(short = 't', long, value_name = "ID")]
+    pub cluster_id: String,
+    /// Settings as a Java properties file; log.dirs names the directories
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// One setting, stronger than the file's; may be given several times
+    #[arg(short = 'o', long = "override", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// Skip directories that are formatted already instead of failing
+    #[arg(short = 'g', long)]
+    pub ignore_formatted: bool,
+    /// The node is the quorum's only voter (the only kind served yet, so always true)
+    #[arg(short, long)]
+    pub standalone: bool,
 }
 
 #[derive(Args, Debug)]
@@ -66,6 +88,12 @@ Often wanted:
   -o ottla.cores=2
 
 `ottla config KEY` explains a setting; docs/CONFIG.md has them all.";
+
+const FORMAT_HELP: &str = "\
+A first start of a single node formats its directories by itself, with a cluster id of its
+own. Format beforehand to choose the id:
+
+  ottla format --cluster-id $(ottla random-uuid) --config server.properties";
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,7 @@
 mod args;
 mod banner;
 mod config;
+mod format;
 mod output;
 mod panic;
 mod random_uuid;
@@ -41,6 +42,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let outcome = match cli.command {
         Command::Start(args) => start::run(&args),
+        Command::Format(args) => format::run(&args),
         Command::Config(args) => config::run(&args),
         Command::RandomUuid => random_uuid::run(),
     };
