@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::{TABLE, served};
+use super::TABLE;
 use crate::base::ErrorCode;
 use crate::metadata::supported_features;
 use crate::security::RequestContext;
@@ -31,7 +31,8 @@ pub async fn handle(
     }
     let image = shard.image();
     ApiVersionsResponse {
-        api_keys: served(shard.is_controller_listener(&context.listener))
+        api_keys: shard
+            .served(&context.listener)
             .map(|api| ApiVersion {
                 api_key: api.key as i16,
                 min_version: api.advertised_min,

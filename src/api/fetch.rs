@@ -1,6 +1,6 @@
 //! Fetch: records for consumers and followers, by full requests or incremental sessions.
 //!
-//! Control goes to [`fetch_session`](super::fetch_session) (which partitions), then to
+//! Control goes to [`fetch_session`](crate::shard::fetch_session) (which partitions), then to
 //! `shard::fetch` (reading, waiting), and back here, where the response is gathered around
 //! the record chunks without copying them.
 
@@ -11,7 +11,6 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::endpoint;
-use super::fetch_session::{Begun, FetchKey, FetchOutcome, FetchSpec, FetchTopic, SessionRequest};
 use crate::base::{
     BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionIndex, TopicIdPartition, Uuid,
 };
@@ -20,6 +19,9 @@ use crate::metadata::MetadataImage;
 use crate::security::{CLUSTER_NAME, Operation, RequestContext, ResourceType};
 use crate::shard::Shard;
 use crate::shard::fetch::{Gather, gather};
+use crate::shard::fetch_session::{
+    Begun, FetchKey, FetchOutcome, FetchSpec, FetchTopic, SessionRequest,
+};
 use crate::shard::messages::{FetchAnswer, FetchPartition, FetchRead};
 use crate::shard::processor::{Reply, Request};
 use crate::wire::codec::{Decoder, EncodeError, Message};

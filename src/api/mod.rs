@@ -1,6 +1,6 @@
 //! One file per API, and one table that names them all: key, versions, whether it overlaps
-//! with others on its connection, and the handler. ApiVersions and the processor are
-//! derived from the table.
+//! with others on its connection, and the handler. `node` hands the table to the shards;
+//! ApiVersions and the processor are derived from it.
 //!
 //! A handler reads: authorise, validate, route to the owning core, combine, respond. It
 //! runs on the core of the client's connection.
@@ -22,7 +22,6 @@ pub mod describe_quorum;
 pub mod describe_topic_partitions;
 pub mod endpoint;
 pub mod fetch;
-pub mod fetch_session;
 pub mod find_coordinator;
 pub mod heartbeat;
 pub mod incremental_alter_configs;
@@ -41,41 +40,15 @@ pub mod scatter;
 pub mod sync_group;
 
 use std::future::Future;
-use std::ops::RangeInclusive;
-use std::pin::Pin;
 use std::rc::Rc;
 
 use crate::base::ErrorCode;
 use crate::controller::ControllerResponse;
 use crate::security::RequestContext;
 use crate::shard::Shard;
-use crate::shard::processor::{Reply, Request, reply};
+use crate::shard::processor::{Api, Reply, Request, reply};
 use crate::wire::api_key::ApiKey;
 use crate::wire::codec::{Decoder, Message};
-
-pub type Handler = fn(Rc<Shard>, Request) -> Pin<Box<dyn Future<Output = Reply>>>;
-
-/// One served API.
-pub struct Api {
-    pub key: ApiKey,
-    /// What is decoded and answered.
-    pub versions: RangeInclusive<i16>,
-    /// Lowest version that ApiVersions tells, where it differs from what is served.
-    pub advertised_min: i16,
-    /// Runs beside other overlapping requests of its connection; responses keep order.
-    pub overlaps: bool,
-    /// Bytes of memory that a request of so many bytes may take while it is handled.
-    pub memory_estimate: fn(usize) -> usize,
-    pub handler: Handler,
-    /// Answer to a version that isn't served; without one the connection is closed.
-    pub on_unsupported_version: Option<fn(&RequestContext) -> Reply>,
-}
-
-impl Api {
-    pub fn name(&self) -> &'static str {
-        self.key.name()
-    }
-}
 
 /// An API whose request and response are generated messages.
 macro_rules! api {
@@ -156,14 +129,6 @@ pub static TABLE: [Api; 29] = [
         describe_topic_partitions::handle
     ),
 ];
-
-/// What a listener serves. Controllers' tools find the APIs there that Kafka serves on it;
-/// Fetch is not among them until the quorum has followers.
-pub fn served(on_controller: bool) -> impl Iterator<Item = &'static Api> {
-    TABLE.iter().filter(move |api| {
-        !on_controller || (api.key.info().on_controllers && api.key != ApiKey::Fetch)
-    })
-}
 
 /// Generated messages take more memory than their bytes: at worst what the decoder's
 /// budget allows.

@@ -26,6 +26,7 @@ use std::sync::mpsc;
 
 pub use error::StartError;
 
+use crate::api;
 use crate::base::{BrokerId, CoreId};
 use crate::config::NodeConfig;
 use crate::io::{CoreHandle, Queue, Rt, Stopper, run_core};
@@ -132,7 +133,7 @@ pub fn run(
 /// A data core's life: serves until it is asked to stop and its logs are closed.
 async fn data_core(rt: Rt, seed: PortSeed<ShardRequest, ShardReply>, node: Arc<Node>) {
     let port = seed.attach(&rt);
-    let shard: Rc<Shard> = Shard::new(rt.clone(), node, port);
+    let shard: Rc<Shard> = Shard::new(rt.clone(), node, &api::TABLE, port);
     rt.spawn(Queue::Request, serve_mesh(shard.clone()));
     background::start(&shard);
     rt.stopping().await;

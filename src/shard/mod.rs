@@ -12,6 +12,7 @@ pub mod background;
 pub mod connection;
 pub mod coordinators;
 pub mod fetch;
+pub mod fetch_session;
 pub mod messages;
 pub mod operation;
 pub mod partition;
@@ -25,7 +26,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::api::fetch_session::FetchSessions;
 use crate::base::{
     BrokerId, CoreId, ErrorCode, PartitionIndex, ProducerId, TopicIdPartition, Uuid,
 };
@@ -41,10 +41,13 @@ use crate::log::manager::LogDir;
 use crate::mesh::{Gone, Port, ReplySlot};
 use crate::metadata::MetadataImage;
 use crate::security::{Authorizer, Operation, RequestContext, ResourceType};
+use crate::wire::api_key::ApiKey;
 use crate::wire::messages::AllocateProducerIdsRequest;
+use fetch_session::FetchSessions;
 use messages::{LongReply, PartitionCall, PartitionReply, Published, ShardReply, ShardRequest};
 use operation::{OperationId, Operations};
 use partition::{Partition, Wakes};
+use processor::Api;
 
 /// Recent bytes that the logs of one core keep in memory for consumers that keep up.
 const TAIL_CACHE_BYTES: usize = 64 * 1024 * 1024;
@@ -89,6 +92,7 @@ type MeshPort = Port<ShardRequest, ShardReply>;
 pub struct Shard {
     rt: Rt,
     node: Arc<Node>,
+    apis: &'static [Api],
     port: MeshPort,
     published: RefCell<Arc<Published>>,
     partitions: RefCell<HashMap<TopicIdPartition, Rc<RefCell<Partition>>>>,
@@ -105,7 +109,8 @@ pub struct Shard {
 mod producer_ids;
 
 impl Shard {
-    pub fn new(rt: Rt, node: Arc<Node>, port: MeshPort) -> Rc<Shard> {
+    /// A core that serves `apis`.
+    pub fn new(rt: Rt, node: Arc<Node>, apis: &'static [Api], port: MeshPort) -> Rc<Shard> {
         let core = rt.core();
         let slots = usize::try_from(node.config.fetch.max_incremental_fetch_session_cache_slots)
             .unwrap_or(0)
@@ -121,6 +126,7 @@ impl Shard {
             closed: Notify::new(),
             rt,
             node,
+            apis,
             port,
         })
     }
@@ -154,6 +160,15 @@ impl Shard {
     /// A partition of this core.
     pub fn partition(&self, id: TopicIdPartition) -> Option<Rc<RefCell<Partition>>> {
         self.partitions.borrow().get(&id).cloned()
+    }
+
+    /// What a listener serves. Controllers' tools find the APIs there that Kafka serves on
+    /// it; Fetch is not among them until the quorum has followers.
+    pub fn served(&self, listener: &str) -> impl Iterator<Item = &'static Api> {
+        let on_controller = self.is_controller_listener(listener);
+        self.apis.iter().filter(move |api| {
+            !on_controller || (api.key.info().on_controllers && api.key != ApiKey::Fetch)
+        })
     }
 
     /// Whether requests on this listener come from controllers and their tools.

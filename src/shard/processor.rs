@@ -1,12 +1,13 @@
 //! From a frame to a running request: header, version, context, the API's handler.
 //!
 //! Called by `shard::connection` for each frame; control goes to the handler that
-//! [`api::TABLE`](crate::api::TABLE) names, and the reply comes back through the
+//! the API's [`Api`] entry names, and the reply comes back through the
 //! connection. Kafka closes the connection on whatever it can't decode (wire digest,
 //! section 1); the one exception is ApiVersions in an unknown version.
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,7 +15,6 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::Shard;
-use crate::api;
 use crate::io::SendQueue;
 use crate::security::{Principal, RequestContext};
 use crate::wire::api_key::ApiKey;
@@ -46,6 +46,30 @@ pub enum Reply {
     Close(String),
 }
 
+pub type Handler = fn(Rc<Shard>, Request) -> Pin<Box<dyn Future<Output = Reply>>>;
+
+/// One served API: an entry of the table in `api`.
+pub struct Api {
+    pub key: ApiKey,
+    /// What is decoded and answered.
+    pub versions: RangeInclusive<i16>,
+    /// Lowest version that ApiVersions tells, where it differs from what is served.
+    pub advertised_min: i16,
+    /// Runs beside other overlapping requests of its connection; responses keep order.
+    pub overlaps: bool,
+    /// Bytes of memory that a request of so many bytes may take while it is handled.
+    pub memory_estimate: fn(usize) -> usize,
+    pub handler: Handler,
+    /// Answer to a version that isn't served; without one the connection is closed.
+    pub on_unsupported_version: Option<fn(&RequestContext) -> Reply>,
+}
+
+impl Api {
+    pub fn name(&self) -> &'static str {
+        self.key.name()
+    }
+}
+
 /// A request that has been handed to its handler.
 pub struct Started {
     /// Runs alone on its connection.
@@ -72,7 +96,8 @@ pub enum Refusal {
 /// Hands one frame to its handler.
 pub fn start(shard: &Rc<Shard>, peer: &Peer, mut frame: BytesMut) -> Result<Started, Refusal> {
     let (header, body_at) = RequestHeader::decode_borrowed(&frame)?;
-    let api = api::served(shard.is_controller_listener(&peer.listener))
+    let api = shard
+        .served(&peer.listener)
         .find(|api| api.key == header.api)
         .ok_or(Refusal::NotServed(header.api.name()))?;
     let context = RequestContext {
