@@ -45,3 +45,66 @@ pub trait Message: Sized + Default {
     /// Appends the message. After an error `out` holds a part of it.
     fn encode(&self, out: &mut BytesMut, version: i16) -> Result<(), EncodeError>;
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::super::messages::{FindCoordinatorRequest, MetadataRequest, TxnOffsetCommitRequest};
+    use super::*;
+
+    fn encode<M: Message>(message: &M, version: i16) -> Result<Bytes, EncodeError> {
+        let mut out = BytesMut::new();
+        message.encode(&mut out, version).map(|()| out.freeze())
+    }
+
+    #[test]
+    fn what_a_version_cannot_say_is_an_error_unless_ignorable() {
+        let no_creation = MetadataRequest {
+            allow_auto_topic_creation: false,
+            ..Default::default()
+        };
+        let absent = EncodeError::FieldAbsent("AllowAutoTopicCreation");
+        assert_eq!(encode(&no_creation, 3), Err(absent));
+        assert!(encode(&no_creation, 4).is_ok());
+
+        let all_topics = MetadataRequest {
+            topics: None,
+            ..Default::default()
+        };
+        let null = EncodeError::UnexpectedNull("Topics");
+        assert_eq!(encode(&all_topics, 0), Err(null));
+        assert!(encode(&all_topics, 1).is_ok());
+
+        let many = FindCoordinatorRequest {
+            coordinator_keys: vec!["a".to_owned()],
+            ..Default::default()
+        };
+        let absent = EncodeError::FieldAbsent("CoordinatorKeys");
+        assert_eq!(encode(&many, 3), Err(absent));
+
+        let member = TxnOffsetCommitRequest {
+            member_id: "m".to_owned(),
+            ..Default::default()
+        };
+        assert_eq!(
+            encode(&member, 2),
+            Err(EncodeError::FieldAbsent("MemberId"))
+        );
+        assert!(encode(&member, 3).is_ok());
+    }
+
+    #[test]
+    fn unknown_tags_are_skipped_and_bytes_after_the_message_stay() {
+        let mut bytes = encode(&MetadataRequest::default(), 13).unwrap().to_vec();
+        assert_eq!(bytes.pop(), Some(0));
+        bytes.extend_from_slice(&[1, 100, 3, 7, 7, 7]);
+        bytes.extend_from_slice(b"rest");
+        let frame = Bytes::from(bytes);
+        let mut d = Decoder::new(&frame);
+        let decoded = MetadataRequest::decode(&mut d, 13);
+        assert_eq!(decoded, Ok(MetadataRequest::default()));
+        assert_eq!(d.remaining(), 4);
+        assert_eq!(d.finish(), Err(DecodeError::TrailingBytes));
+    }
+}
