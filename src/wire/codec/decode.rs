@@ -178,6 +178,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// LEB128, at most 32 bits.
+    #[inline(never)]
     pub fn uvarint(&mut self) -> Result<u32, DecodeError> {
         let mut value = 0u32;
         for shift in (0..35).step_by(7) {
@@ -211,6 +212,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// A string without a copy.
+    #[inline(never)]
     pub fn nullable_str(&mut self, flex: bool) -> Result<Option<&'a str>, DecodeError> {
         let length = if flex {
             self.length(true)?
@@ -227,6 +229,7 @@ impl<'a> Decoder<'a> {
         text.map(Some).map_err(|_| DecodeError::InvalidUtf8)
     }
 
+    #[inline(never)]
     pub fn nullable_string(&mut self, flex: bool) -> Result<Option<String>, DecodeError> {
         let Some(text) = self.nullable_str(flex)? else {
             return Ok(None);
@@ -235,6 +238,7 @@ impl<'a> Decoder<'a> {
         Ok(Some(text.to_owned()))
     }
 
+    #[inline(never)]
     pub fn string(&mut self, flex: bool) -> Result<String, DecodeError> {
         self.nullable_string(flex)?
             .ok_or(DecodeError::UnexpectedNull)
@@ -253,6 +257,7 @@ impl<'a> Decoder<'a> {
         Ok(Some(start..self.at))
     }
 
+    #[inline(never)]
     pub fn nullable_bytes(&mut self, flex: bool) -> Result<Option<Bytes>, DecodeError> {
         let Some(range) = self.nullable_range(flex)? else {
             return Ok(None);
@@ -267,6 +272,7 @@ impl<'a> Decoder<'a> {
         }
     }
 
+    #[inline(never)]
     pub fn bytes(&mut self, flex: bool) -> Result<Bytes, DecodeError> {
         self.nullable_bytes(flex)?
             .ok_or(DecodeError::UnexpectedNull)
@@ -274,6 +280,7 @@ impl<'a> Decoder<'a> {
 
     /// The count of an array whose elements take at least `element_min` bytes each; a count
     /// that cannot fit in what is left is an error.
+    #[inline(never)]
     pub fn nullable_count(
         &mut self,
         flex: bool,
@@ -369,6 +376,7 @@ impl<'a> Decoder<'a> {
         Ok(())
     }
 
+    #[inline(never)]
     pub fn skip_tags(&mut self) -> Result<(), DecodeError> {
         self.tags(|_, _| Ok(false))
     }

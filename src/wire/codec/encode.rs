@@ -44,6 +44,7 @@ pub fn non_null<T>(value: Option<T>, field: &'static str) -> Result<T, EncodeErr
     value.ok_or(EncodeError::UnexpectedNull(field))
 }
 
+#[inline(never)]
 pub fn put_uvarint(out: &mut BytesMut, mut value: u32) {
     while value >= 0x80 {
         out.put_u8(value as u8 | 0x80);
@@ -62,6 +63,7 @@ pub fn uvarint_len(value: u32) -> usize {
     (38 - value.leading_zeros() as usize).max(7) / 7
 }
 
+#[inline(never)]
 fn put_length(out: &mut BytesMut, length: usize, flex: bool) -> Result<(), EncodeError> {
     let classic = i32::try_from(length).map_err(|_| EncodeError::TooLong(length))?;
     if flex {
@@ -80,6 +82,7 @@ fn put_null(out: &mut BytesMut, flex: bool) {
     }
 }
 
+#[inline(never)]
 pub fn put_string(out: &mut BytesMut, text: &str, flex: bool) -> Result<(), EncodeError> {
     let length = i16::try_from(text.len()).map_err(|_| EncodeError::StringTooLong(text.len()))?;
     if flex {
@@ -91,6 +94,7 @@ pub fn put_string(out: &mut BytesMut, text: &str, flex: bool) -> Result<(), Enco
     Ok(())
 }
 
+#[inline(never)]
 pub fn put_nullable_string(
     out: &mut BytesMut,
     text: Option<&str>,
@@ -104,12 +108,14 @@ pub fn put_nullable_string(
     Ok(())
 }
 
+#[inline(never)]
 pub fn put_bytes(out: &mut BytesMut, bytes: &[u8], flex: bool) -> Result<(), EncodeError> {
     put_length(out, bytes.len(), flex)?;
     out.put_slice(bytes);
     Ok(())
 }
 
+#[inline(never)]
 pub fn put_nullable_bytes(
     out: &mut BytesMut,
     bytes: Option<&Bytes>,

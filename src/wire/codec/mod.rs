@@ -9,6 +9,9 @@
 //! the flexible form (KIP-482) has unsigned varints of length + 1 (0 = null) and a section
 //! of tagged fields at the end of every struct. Which one applies is the `flex` argument.
 //!
+//! What the 272 generated codecs call for every string or array is kept out of line: one
+//! copy of it makes the program an eighth smaller and quicker to build.
+//!
 //! Invariants: a decoder never panics, never reads past the frame and never holds more
 //! heap than [`Decoder::budget_bytes`] of the frame's size.
 
