@@ -181,3 +181,169 @@ impl ImageChanges {
         local
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{MetadataDelta, MetadataRecord, Provenance};
+    use super::*;
+    use crate::base::Uuid;
+    use crate::wire::messages::{
+        ConfigRecord, PartitionChangeRecord, PartitionRecord, RemoveTopicRecord, TopicRecord,
+    };
+
+    fn topic(name: &str, id: u8) -> MetadataRecord {
+        TopicRecord {
+            name: name.to_owned(),
+            topic_id: Uuid([id; 16]),
+        }
+        .into()
+    }
+
+    fn partition(id: u8, index: i32, replicas: &[i32]) -> MetadataRecord {
+        PartitionRecord {
+            partition_id: index,
+            topic_id: Uuid([id; 16]),
+            replicas: replicas.to_vec(),
+            isr: replicas.to_vec(),
+            leader: replicas[0],
+            leader_epoch: 0,
+            partition_epoch: 0,
+            ..Default::default()
+        }
+        .into()
+    }
+
+    fn change(id: u8, change: PartitionChangeRecord) -> MetadataRecord {
+        PartitionChangeRecord {
+            partition_id: 0,
+            topic_id: Uuid([id; 16]),
+            ..change
+        }
+        .into()
+    }
+
+    fn remove(id: u8) -> MetadataRecord {
+        RemoveTopicRecord {
+            topic_id: Uuid([id; 16]),
+        }
+        .into()
+    }
+
+    fn config(name: &str) -> MetadataRecord {
+        ConfigRecord {
+            resource_type: ConfigResourceType::TOPIC.0,
+            resource_name: name.to_owned(),
+            name: "retention.ms".to_owned(),
+            value: Some("1".to_owned()),
+        }
+        .into()
+    }
+
+    fn next(image: &MetadataImage, records: &[MetadataRecord]) -> (MetadataImage, ImageChanges) {
+        let mut delta = MetadataDelta::new(image);
+        records
+            .iter()
+            .for_each(|record| delta.replay(record).unwrap());
+        delta.apply(Provenance {
+            offset: image.provenance.offset + records.len() as i64,
+            epoch: 1,
+            timestamp_ms: 1,
+        })
+    }
+
+    /// (leaders, followers, deletes) of a broker as (topic, partition).
+    fn local(changes: &ImageChanges, me: i32) -> [Vec<(String, i32)>; 3] {
+        let local = changes.local_replicas(BrokerId(me));
+        let names = |replicas: &[LocalReplica]| {
+            let name = |r: &LocalReplica| (r.topic.name.to_string(), r.index.0);
+            replicas.iter().map(name).collect()
+        };
+        let deletes = local.deletes.iter();
+        [
+            names(&local.leaders),
+            names(&local.followers),
+            deletes
+                .map(|(topic, index)| (topic.name.to_string(), index.0))
+                .collect(),
+        ]
+    }
+
+    #[test]
+    fn brokers_learn_what_is_theirs() {
+        let (image, changes) = next(
+            &MetadataImage::default(),
+            &[
+                topic("a", 1),
+                partition(1, 0, &[1, 2]),
+                partition(1, 1, &[2, 3]),
+            ],
+        );
+        assert_eq!(changes.topics_created.len(), 1);
+        let a = |index| ("a".to_owned(), index);
+        assert_eq!(local(&changes, 1), [vec![a(0)], vec![], vec![]]);
+        assert_eq!(local(&changes, 2), [vec![a(1)], vec![a(0)], vec![]]);
+        assert_eq!(local(&changes, 4), [vec![], vec![], vec![]]);
+
+        // The leader moves; only that partition changes.
+        let moved = PartitionChangeRecord {
+            leader: 2,
+            ..Default::default()
+        };
+        let (image, changes) = next(&image, &[change(1, moved)]);
+        assert!(changes.topics_created.is_empty());
+        assert_eq!(local(&changes, 1), [vec![], vec![a(0)], vec![]]);
+        assert_eq!(local(&changes, 2), [vec![a(0)], vec![], vec![]]);
+        assert_eq!(local(&changes, 3), [vec![], vec![], vec![]]);
+        let replica = &changes.local_replicas(BrokerId(2)).leaders[0];
+        assert!(replica.is_new_leader_epoch);
+
+        // A smaller ISR is no new term.
+        let shrunk = PartitionChangeRecord {
+            isr: Some(vec![2]),
+            ..Default::default()
+        };
+        let (image, changes) = next(&image, &[change(1, shrunk)]);
+        let replica = &changes.local_replicas(BrokerId(2)).leaders[0];
+        assert!(!replica.is_new_leader_epoch);
+
+        // A replica goes.
+        let reassigned = PartitionChangeRecord {
+            replicas: Some(vec![2, 3]),
+            directories: Some(vec![Uuid([2; 16]), Uuid([3; 16])]),
+            ..Default::default()
+        };
+        let (image, changes) = next(&image, &[change(1, reassigned)]);
+        assert_eq!(local(&changes, 1), [vec![], vec![], vec![a(0)]]);
+        assert_eq!(local(&changes, 3), [vec![], vec![a(0)], vec![]]);
+        let replica = &changes.local_replicas(BrokerId(3)).followers[0];
+        assert!(replica.is_new_leader_epoch, "the replica is new there");
+
+        let (_, changes) = next(&image, &[remove(1)]);
+        assert_eq!(changes.topics_deleted.len(), 1);
+        assert_eq!(local(&changes, 3), [vec![], vec![], vec![a(0), a(1)]]);
+    }
+
+    #[test]
+    fn a_topic_of_the_same_name_is_another() {
+        let (image, _) = next(
+            &MetadataImage::default(),
+            &[topic("a", 1), config("a"), partition(1, 0, &[1])],
+        );
+        let again = [remove(1), topic("a", 2), partition(2, 0, &[1])];
+        let (image, changes) = next(&image, &again);
+        assert_eq!(changes.topics_deleted[0].id, Uuid([1; 16]));
+        assert_eq!(changes.topics_created[0].id, Uuid([2; 16]));
+        assert_eq!(image.topics.by_name("a").unwrap().id, Uuid([2; 16]));
+        assert!(image.configs.get(ConfigResourceType::TOPIC, "a").is_none());
+        let key = (ConfigResourceType::TOPIC, "a".to_owned());
+        assert!(changes.configs.contains(&key));
+    }
+
+    #[test]
+    fn what_comes_and_goes_within_a_delta_leaves_nothing() {
+        let records = [topic("a", 1), partition(1, 0, &[1]), remove(1)];
+        let (image, changes) = next(&MetadataImage::default(), &records);
+        assert!(changes.is_empty());
+        assert!(image.topics.is_empty());
+    }
+}

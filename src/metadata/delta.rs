@@ -476,3 +476,201 @@ fn directories_error(topic_id: Uuid, partition: i32, source: DirectoriesMismatch
         source,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replay(records: &[MetadataRecord]) -> Result<MetadataImage, ReplayError> {
+        let mut delta = MetadataDelta::new(&MetadataImage::default());
+        for record in records {
+            delta.replay(record)?;
+        }
+        Ok(delta.apply(Provenance::EMPTY).0)
+    }
+
+    fn broker(id: i32, epoch: i64) -> MetadataRecord {
+        RegisterBrokerRecord {
+            broker_id: id,
+            broker_epoch: epoch,
+            ..Default::default()
+        }
+        .into()
+    }
+
+    fn topic(name: &str, id: u8) -> MetadataRecord {
+        TopicRecord {
+            name: name.to_owned(),
+            topic_id: Uuid([id; 16]),
+        }
+        .into()
+    }
+
+    fn fence(id: i32, epoch: i64) -> MetadataRecord {
+        BrokerRegistrationChangeRecord {
+            broker_id: id,
+            broker_epoch: epoch,
+            fenced: 1,
+            ..Default::default()
+        }
+        .into()
+    }
+
+    #[test]
+    fn contradictions_are_errors() {
+        let unknown = Uuid([9; 16]);
+        let partition = PartitionRecord {
+            topic_id: unknown,
+            ..Default::default()
+        };
+        let change = PartitionChangeRecord {
+            topic_id: Uuid([1; 16]),
+            partition_id: 4,
+            ..Default::default()
+        };
+        let ids = |next_producer_id| {
+            MetadataRecord::from(ProducerIdsRecord {
+                next_producer_id,
+                ..Default::default()
+            })
+        };
+        let acl = RemoveAccessControlEntryRecord { id: unknown };
+        let cases: Vec<(Vec<MetadataRecord>, ReplayError)> = vec![
+            (
+                vec![topic("a", 1), topic("a", 2)],
+                ReplayError::DuplicateTopic("a".to_owned()),
+            ),
+            (
+                vec![topic("a", 1), topic("b", 1)],
+                ReplayError::DuplicateTopicId(Uuid([1; 16])),
+            ),
+            (vec![partition.into()], ReplayError::UnknownTopicId(unknown)),
+            (
+                vec![topic("a", 1), change.into()],
+                ReplayError::UnknownPartition {
+                    topic_id: Uuid([1; 16]),
+                    partition: 4,
+                },
+            ),
+            (
+                vec![RemoveTopicRecord { topic_id: unknown }.into()],
+                ReplayError::UnknownTopicId(unknown),
+            ),
+            (vec![fence(1, 5)], ReplayError::UnknownBroker(BrokerId(1))),
+            (
+                vec![broker(1, 5), fence(1, 4)],
+                ReplayError::StaleBrokerEpoch {
+                    broker: BrokerId(1),
+                    epoch: 4,
+                    current: 5,
+                },
+            ),
+            (vec![acl.into()], ReplayError::UnknownAcl(unknown)),
+            (
+                vec![ids(2_000), ids(1_000)],
+                ReplayError::ProducerIdsGoBack {
+                    from: 2_000,
+                    to: 1_000,
+                },
+            ),
+            (
+                vec![MetadataRecord::feature_level("metadata.version", 31)],
+                ReplayError::UnsupportedFeature {
+                    name: "metadata.version".to_owned(),
+                    level: 31,
+                },
+            ),
+            (
+                vec![MetadataRecord::feature_level("new.version", 1)],
+                ReplayError::UnsupportedFeature {
+                    name: "new.version".to_owned(),
+                    level: 1,
+                },
+            ),
+        ];
+        for (records, error) in cases {
+            assert_eq!(replay(&records), Err(error));
+        }
+    }
+
+    #[test]
+    fn registrations_change_field_by_field() {
+        let shutdown = BrokerRegistrationChangeRecord {
+            broker_id: 1,
+            broker_epoch: 5,
+            in_controlled_shutdown: 1,
+            log_dirs: vec![Uuid([3; 16])],
+            ..Default::default()
+        };
+        let image = replay(&[
+            broker(1, 5),
+            UnfenceBrokerRecord { id: 1, epoch: 5 }.into(),
+            shutdown.into(),
+        ]);
+        let image = image.unwrap();
+        let registered = image.cluster.broker(BrokerId(1)).unwrap();
+        assert!(!registered.fenced && registered.in_controlled_shutdown);
+        assert!(!registered.is_active());
+        assert_eq!(registered.directories, [Uuid([3; 16])]);
+        assert_eq!(registered.cordoned, None);
+        let gone = UnregisterBrokerRecord {
+            broker_id: 1,
+            broker_epoch: 5,
+        };
+        let image = replay(&[broker(1, 5), gone.into()]).unwrap();
+        assert!(image.cluster.brokers.is_empty());
+    }
+
+    #[test]
+    fn elrs_are_cleared_by_name_and_everywhere() {
+        let with_elr = |id: u8| {
+            MetadataRecord::from(PartitionRecord {
+                partition_id: 0,
+                topic_id: Uuid([id; 16]),
+                replicas: vec![1],
+                eligible_leader_replicas: Some(vec![1]),
+                ..Default::default()
+            })
+        };
+        let elrs = |clear: &str| {
+            let clear = ClearElrRecord {
+                topic_name: clear.to_owned(),
+            };
+            let records = [
+                topic("a", 1),
+                with_elr(1),
+                topic("b", 2),
+                with_elr(2),
+                clear.into(),
+            ];
+            let image = replay(&records).unwrap();
+            let elr = |name: &str| {
+                let partition = image.topics.partition(name, PartitionIndex(0)).unwrap();
+                partition.elr.len()
+            };
+            (elr("a"), elr("b"))
+        };
+        assert_eq!(elrs("a"), (0, 1));
+        assert_eq!(elrs(""), (0, 0));
+    }
+
+    #[test]
+    fn an_image_that_was_given_out_stays() {
+        let before = replay(&[topic("a", 1)]).unwrap();
+        let kept = before.clone();
+        let mut delta = MetadataDelta::new(&before);
+        delta.replay(&topic("b", 2)).unwrap();
+        delta
+            .replay(
+                &RemoveTopicRecord {
+                    topic_id: Uuid([1; 16]),
+                }
+                .into(),
+            )
+            .unwrap();
+        let (after, _) = delta.apply(Provenance::EMPTY);
+        assert_eq!(before, kept);
+        assert!(before.topics.by_name("a").is_some());
+        assert!(after.topics.by_name("a").is_none());
+    }
+}

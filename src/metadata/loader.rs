@@ -128,3 +128,111 @@ fn at(offset: Offset, origin: BatchOrigin) -> Provenance {
         timestamp_ms: origin.timestamp_ms,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Uuid;
+    use crate::wire::messages::{
+        AbortTransactionRecord, BeginTransactionRecord, EndTransactionRecord, TopicRecord,
+    };
+
+    fn topic(name: &str) -> MetadataRecord {
+        TopicRecord {
+            name: name.to_owned(),
+            topic_id: Uuid([name.as_bytes()[0]; 16]),
+        }
+        .into()
+    }
+
+    fn begin() -> MetadataRecord {
+        BeginTransactionRecord::default().into()
+    }
+
+    fn end() -> MetadataRecord {
+        EndTransactionRecord::default().into()
+    }
+
+    fn abort() -> MetadataRecord {
+        AbortTransactionRecord::default().into()
+    }
+
+    struct Script {
+        loader: MetadataLoader,
+        next: i64,
+    }
+
+    impl Script {
+        fn batch(&mut self, records: &[MetadataRecord]) -> Result<(), ReplayError> {
+            let origin = BatchOrigin {
+                base_offset: Offset(self.next),
+                last_offset: Offset(self.next + records.len() as i64 - 1),
+                leader_epoch: 1,
+                timestamp_ms: 1,
+            };
+            self.next += records.len() as i64;
+            self.loader.replay_batch(origin, records)
+        }
+
+        /// Topics of the image, those that were created in it, and its last offset.
+        fn take(&mut self) -> Option<(String, String, i64)> {
+            let (image, changes) = self.loader.take()?;
+            let all: String = image.topics.iter().map(|topic| &*topic.name).collect();
+            let new = changes.topics_created.iter();
+            let new: String = new.map(|topic| &*topic.name).collect();
+            Some((all, new, image.provenance.offset.0))
+        }
+    }
+
+    fn script() -> Script {
+        Script {
+            loader: MetadataLoader::new(MetadataImage::default()),
+            next: 0,
+        }
+    }
+
+    fn seen(all: &str, new: &str, offset: i64) -> Option<(String, String, i64)> {
+        Some((all.to_owned(), new.to_owned(), offset))
+    }
+
+    #[test]
+    fn a_transaction_is_seen_when_it_ends() {
+        let mut script = script();
+        script.batch(&[topic("a"), begin(), topic("b")]).unwrap();
+        assert_eq!(script.take(), seen("a", "a", 0));
+        assert_eq!(script.take(), None);
+        script.batch(&[topic("c")]).unwrap();
+        assert_eq!(script.loader.open_transaction(), Some(Offset(1)));
+        assert_eq!(script.take(), None);
+        script.batch(&[end(), topic("d")]).unwrap();
+        assert_eq!(script.take(), seen("abcd", "bcd", 5));
+    }
+
+    #[test]
+    fn an_aborted_transaction_is_never_seen() {
+        let mut script = script();
+        script.batch(&[topic("a")]).unwrap();
+        script.batch(&[begin(), topic("b")]).unwrap();
+        script.batch(&[topic("c"), abort(), topic("d")]).unwrap();
+        assert_eq!(script.take(), seen("ad", "ad", 5));
+        assert_eq!(script.loader.open_transaction(), None);
+    }
+
+    #[test]
+    fn transactions_do_not_nest() {
+        let mut script = script();
+        assert!(matches!(
+            script.batch(&[end()]),
+            Err(ReplayError::NoTransaction(_))
+        ));
+        assert!(matches!(
+            script.batch(&[abort()]),
+            Err(ReplayError::NoTransaction(_))
+        ));
+        script.batch(&[begin()]).unwrap();
+        assert!(matches!(
+            script.batch(&[begin()]),
+            Err(ReplayError::NestedTransaction(_))
+        ));
+    }
+}
