@@ -571,6 +571,56 @@ fn what_this_node_cannot_run_is_left_alone() {
     );
 }
 
+/// Old snapshots go, and the segments before them; the next start reads what is left.
+#[test]
+fn retention_keeps_the_latest_snapshot() {
+    sim::run(8, |sim| {
+        let node = sim.add_node(1);
+        let disk = sim.disk(node);
+        format(&disk, Path::new(METADATA_DIR));
+        let mut topics = 0;
+        for round in 1..=3u8 {
+            let rt = sim.boot(node).remove(0);
+            let inner = rt.clone();
+            topics = sim.block_on(&rt, LIMIT, async move {
+                let mut config = config(Path::new(METADATA_DIR));
+                config.snapshot_bytes = 2_000;
+                config.log.segment_bytes = 16_000;
+                config.log.retention_bytes = 50_000;
+                let (handle, published) = started(&inner, config).await.unwrap();
+                assert_eq!(published.image().topics.len(), topics);
+                let epoch = join(&handle, round).await;
+                for n in 0..40 {
+                    create(&handle, &format!("r{round}-{n}")).await.unwrap();
+                    if n % 3 == 0 {
+                        assert_eq!(delete(&handle, &format!("r{round}-{n}")).await, 0);
+                    }
+                }
+                heartbeat(&handle, epoch, true).await;
+                handle.stop().await;
+                published.image().topics.len()
+            });
+            sim.shut_down(node);
+        }
+        assert!(topics > 70);
+        let dir = Path::new("/data/__cluster_metadata-0");
+        let names = disk.read_dir(dir).unwrap();
+        let has = |end: &str| {
+            names
+                .iter()
+                .filter(|entry| entry.name.ends_with(end))
+                .count()
+        };
+        assert!((1..4).contains(&has(".checkpoint")), "{names:?}");
+        assert!(has(".log") < 5, "{names:?}");
+        assert!(
+            !names
+                .iter()
+                .any(|entry| entry.name == "00000000000000000000.log")
+        );
+    });
+}
+
 /// A static quorum has no voters in its log, and quorum-state of version 0.
 #[test]
 fn configured_voters_make_a_quorum_of_version_0() {

@@ -21,7 +21,7 @@ use crate::io::{Chunk, Disk, OpenMode, Rt};
 use crate::log::checkpoint::{Durability, replace_file};
 use crate::log::{
     AppendError, AppendOrigin, FlushScope, Log, LogConfig, LogError, OpenParams, ReadError,
-    TailPool,
+    TailPool, manager,
 };
 use crate::metadata::bootstrap::{self, BootstrapError};
 use crate::metadata::snapshot::{SnapshotError, image_of_values, image_values};
@@ -112,6 +112,8 @@ pub struct Place {
     pub node_id: BrokerId,
     /// `controller.quorum.voters`; without it the voters stand in the log.
     pub static_voters: Option<VoterSet>,
+    /// Its retention is that of snapshots (`metadata.max.retention.*`): the log begins
+    /// where the oldest of them ends.
     pub log: LogConfig,
 }
 
@@ -122,8 +124,16 @@ pub struct MetadataLog {
     dir: PathBuf,
     log: Log,
     raft: Raft,
+    retention: Retention,
     /// Appended since the last snapshot.
     bytes_since_snapshot: u64,
+}
+
+/// When old snapshots go, with the log before them. Negative: never.
+#[derive(Clone, Copy, Debug)]
+struct Retention {
+    bytes: i64,
+    ms: i64,
 }
 
 impl MetadataLog {
@@ -142,14 +152,18 @@ impl MetadataLog {
             ..Default::default()
         };
         let pool = TailPool::new(TAIL_BYTES);
-        let (mut log, report) = Log::open(
-            Rc::clone(&disk),
-            &dir,
-            place.log.clone(),
-            &params,
-            &pool,
-            now_ms,
-        )?;
+        let retention = Retention {
+            bytes: place.log.retention_bytes,
+            ms: place.log.retention_ms,
+        };
+        // Segments go only with snapshots that cover them.
+        let log_config = LogConfig {
+            cleanup_delete: false,
+            cleanup_compact: false,
+            ..place.log.clone()
+        };
+        let (mut log, report) =
+            Log::open(Rc::clone(&disk), &dir, log_config, &params, &pool, now_ms)?;
         if report.truncated_bytes > 0 {
             tracing::warn!(
                 bytes = report.truncated_bytes,
@@ -175,6 +189,7 @@ impl MetadataLog {
             dir,
             log,
             raft,
+            retention,
             bytes_since_snapshot,
         };
         Ok((metadata_log, reader.loader))
@@ -243,8 +258,52 @@ impl MetadataLog {
         self.bytes_since_snapshot = 0;
         match self.write_snapshot(rt, image).await {
             Ok(name) => tracing::info!(name, "metadata snapshot written"),
-            Err(error) => tracing::error!(%error, "metadata snapshot not written"),
+            Err(error) => {
+                tracing::error!(%error, "metadata snapshot not written");
+                return;
+            }
         }
+        if let Err(error) = self.clean(rt.wall_ms()) {
+            tracing::error!(%error, "old metadata snapshots not removed");
+        }
+    }
+
+    /// Removes the oldest snapshots while all files together are too large, or a snapshot
+    /// too old; the latest always stays. The log then begins where the oldest one ends.
+    fn clean(&mut self, now_ms: Millis) -> Result<(), MetadataLogError> {
+        let mut snapshots = Vec::new();
+        for entry in self.disk.read_dir(&self.dir).map_err(at(&self.dir))? {
+            if let Some(id) = checkpoint::parse_file_name(&entry.name) {
+                let path = self.dir.join(&entry.name);
+                let file = self.disk.open(&path, OpenMode::Read).map_err(at(&path))?;
+                let len = file.len().map_err(at(&path))?;
+                let modified_ms = file.modified_ms().map_err(at(&path))?;
+                snapshots.push((id, path, len, modified_ms));
+            }
+        }
+        snapshots.sort();
+        let mut bytes = self.log.size_in_bytes();
+        bytes += snapshots.iter().map(|(_, _, len, _)| len).sum::<u64>();
+        while snapshots.len() > 1 {
+            let (_, path, len, modified_ms) = &snapshots[0];
+            let is_too_large = i64::try_from(bytes).is_ok_and(|b| b > self.retention.bytes);
+            let is_large = self.retention.bytes >= 0 && is_too_large;
+            let is_old = self.retention.ms >= 0 && now_ms - modified_ms > self.retention.ms;
+            if !is_large && !is_old {
+                break;
+            }
+            self.disk.remove_file(path).map_err(at(path))?;
+            bytes -= len;
+            snapshots.remove(0);
+            let ((end_offset, _), ..) = snapshots[0];
+            let before = self.log.size_in_bytes();
+            self.log.increase_log_start_offset(end_offset)?;
+            self.log.delete_old_segments(now_ms, end_offset)?;
+            bytes -= before - self.log.size_in_bytes();
+        }
+        // Nobody reads the log from its files but us.
+        let gone = self.log.take_pending_deletions();
+        manager::unlink(&*self.disk, &gone).map_err(at(&self.dir))
     }
 
     async fn write_snapshot(
