@@ -397,6 +397,7 @@ fn incremental_change(
         1 => ConfigChange::Set(None),
         2 => ConfigChange::Append(value()?),
         3 => ConfigChange::Subtract(value()?),
+        // Kafka 4.3.1's controller stumbles over it and answers -1.
         other => return Err(invalid_request(&format!("Unknown operations type {other}"))),
     })
 }
