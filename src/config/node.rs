@@ -158,6 +158,8 @@ pub struct TransactionConfig {
 #[derive(Clone, Debug, PartialEq)]
 pub struct MetadataConfig {
     pub metadata_log_max_record_bytes_between_snapshots: i64,
+    pub metadata_max_retention_bytes: i64,
+    pub metadata_max_retention_ms: i64,
     pub metadata_max_idle_interval_ms: i32,
     pub metadata_log_segment_bytes: i32,
     pub metadata_log_segment_ms: i64,
@@ -236,6 +238,8 @@ impl NodeConfig {
                 transaction_state_log_segment_bytes: r.int("transaction.state.log.segment.bytes"),
             },
             metadata: MetadataConfig {
+                metadata_max_retention_bytes: r.long("metadata.max.retention.bytes"),
+                metadata_max_retention_ms: r.long("metadata.max.retention.ms"),
                 metadata_log_max_record_bytes_between_snapshots: r
                     .long("metadata.log.max.record.bytes.between.snapshots"),
                 metadata_max_idle_interval_ms: r.int("metadata.max.idle.interval.ms"),

@@ -77,6 +77,8 @@ pub fn controller(node: &Node, storage: &Storage, listeners: &[BoundListener]) -
         log: LogConfig {
             segment_bytes: u32::try_from(metadata.metadata_log_segment_bytes).unwrap_or(0),
             segment_ms: metadata.metadata_log_segment_ms,
+            retention_bytes: metadata.metadata_max_retention_bytes,
+            retention_ms: metadata.metadata_max_retention_ms,
             ..LogConfig::default()
         },
         snapshot_bytes: u64::try_from(metadata.metadata_log_max_record_bytes_between_snapshots)
