@@ -138,9 +138,16 @@ pub fn check_broker(own: &ConfigMap, per_broker: bool) -> Result<(), Invalid> {
     for (name, text) in own {
         if let Some(property) = table::find_broker(name) {
             value::parse_as(property, name, text).map_err(invalid_request)?;
-            if property.kind == Kind::Class && !is_known_class(property.default, text) {
+            let plug_in = match property.name {
+                "metric.reporters" => value::split_list(text)
+                    .into_iter()
+                    .find(|class| !is_known_class(property.default, class)),
+                _ if property.kind != Kind::Class => None,
+                _ => Some(text.clone()).filter(|class| !is_known_class(property.default, class)),
+            };
+            if let Some(class) = plug_in {
                 return Err(invalid_request(format!(
-                    "Invalid value {text} for configuration {name}: Class {text} could not be found."
+                    "Invalid value {class} for configuration {name}: Class {class} could not be found."
                 )));
             }
         }
@@ -158,12 +165,13 @@ pub fn check_broker(own: &ConfigMap, per_broker: bool) -> Result<(), Invalid> {
             &own_only,
         )?;
     }
-    for name in ["log.retention.ms", "log.retention.bytes"] {
-        if own.get(name).is_some_and(|text| text.trim() == "0") && name == "log.retention.ms" {
-            return Err(invalid_request(format!(
-                "requirement failed: {name} must be unlimited (-1) or, greater than or equal to 1"
-            )));
-        }
+    if own
+        .get("log.retention.ms")
+        .is_some_and(|text| text.trim() == "0")
+    {
+        return Err(invalid_request(
+            "requirement failed: log.retention.ms must be unlimited (-1) or, greater than or equal to 1",
+        ));
     }
     Ok(())
 }
@@ -445,6 +453,14 @@ mod tests {
                 &[("log.retention.ms", "0")],
                 true,
                 "requirement failed: log.retention.ms must be unlimited (-1) or, greater than or equal to 1",
+            ),
+            (
+                &[(
+                    "metric.reporters",
+                    "org.apache.kafka.common.metrics.JmxReporter,nope.X",
+                )],
+                true,
+                "Invalid value nope.X for configuration metric.reporters: Class nope.X could not be found.",
             ),
             (
                 &[("principal.builder.class", "nope.X")],
