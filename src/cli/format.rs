@@ -55,7 +55,8 @@ pub fn run(args: &FormatArgs) -> Result<(), String> {
         cluster_id: cluster_id.to_owned(),
         directories: new,
     };
-    let node_id = format::format(&config, &options, &mut Rng::new(format::seed()))
+    let mut rng = Rng::new(format::seed());
+    let node_id = format::format(&RealDisk, &config, &options, format::now_ms(), &mut rng)
         .map_err(|error| error.to_string())?;
     let mut text = String::new();
     for path in &options.directories {

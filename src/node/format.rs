@@ -7,9 +7,9 @@ use std::path::PathBuf;
 
 use super::StartError;
 use super::metadata_log::format_quorum;
-use crate::base::{BrokerId, Rng, Uuid};
+use crate::base::{BrokerId, Millis, Rng, Uuid};
 use crate::config::NodeConfig;
-use crate::io::disk::{Disk, RealDisk};
+use crate::io::disk::Disk;
 use crate::log::checkpoint::{Durability, replace_file};
 use crate::log::meta_properties::MetaProperties;
 use crate::metadata::bootstrap;
@@ -29,33 +29,27 @@ pub struct Format {
 /// Gives each directory its identity. The metadata directory also gets the records that a
 /// new cluster starts from.
 pub fn format(
+    disk: &dyn Disk,
     config: &NodeConfig,
     options: &Format,
+    now_ms: Millis,
     rng: &mut Rng,
 ) -> Result<BrokerId, StartError> {
     let node_id = config
         .node_id
         .unwrap_or_else(|| BrokerId(i32::try_from(rng.below(GENERATED_IDS)).expect("below 2^31")));
-    let now_ms = now_ms();
     for path in &options.directories {
         let failed = || StartError::directory(path);
-        RealDisk.create_dir_all(path).map_err(failed())?;
+        disk.create_dir_all(path).map_err(failed())?;
         let directory_id = Uuid::random(rng);
         if *path == config.metadata_log_dir {
             let features = bootstrap::default_features();
             let bytes = bootstrap::bootstrap_checkpoint(&features, now_ms);
             let file = path.join(bootstrap::BOOTSTRAP_FILE);
-            replace_file(&RealDisk, &file, &bytes, Durability::Now).map_err(failed())?;
+            replace_file(disk, &file, &bytes, Durability::Now).map_err(failed())?;
             if config.roles.controller && config.quorum_voters.is_empty() {
-                format_quorum(
-                    &RealDisk,
-                    path,
-                    node_id,
-                    directory_id,
-                    endpoints(config),
-                    now_ms,
-                )
-                .map_err(failed())?;
+                format_quorum(disk, path, node_id, directory_id, endpoints(config), now_ms)
+                    .map_err(failed())?;
             }
         }
         let meta = MetaProperties {
@@ -65,7 +59,7 @@ pub fn format(
             others: Default::default(),
         };
         // Last: a directory without it counts as not formatted.
-        meta.write(&RealDisk, path).map_err(failed())?;
+        meta.write(disk, path).map_err(failed())?;
     }
     Ok(node_id)
 }
@@ -93,7 +87,8 @@ pub fn seed() -> u64 {
     u64::from_ne_bytes(bytes)
 }
 
-fn now_ms() -> i64 {
+/// The wall clock, before there is a core that has one.
+pub fn now_ms() -> Millis {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| {
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX)

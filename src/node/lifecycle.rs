@@ -47,7 +47,12 @@ pub async fn run(rt: Rt, seed: PortSeed<ShardRequest, ShardReply>, life: Life) {
         started,
     } = life;
     let port = seed.attach(&rt);
-    let publisher = Rc::new(Publisher::new(port.clone(), node.clone(), storage.clone()));
+    let publisher = Rc::new(Publisher::new(
+        rt.clone(),
+        port.clone(),
+        node.clone(),
+        storage.clone(),
+    ));
     let config = settings::controller(&node, &storage, &listeners);
     let rules = Arc::new(TableRules {
         fixed: node.config.fixed.clone(),
@@ -75,7 +80,7 @@ pub async fn run(rt: Rt, seed: PortSeed<ShardRequest, ShardReply>, life: Life) {
             let _ = started.send(Ok(()));
             let running = checkpoint_until_stopped(&rt, &node, &port, &storage);
             match local::either(running, handle.failed()).await {
-                Either::First(()) => leave(&node, &port, &handle, &storage).await,
+                Either::First(()) => leave(&rt, &node, &port, &handle, &storage).await,
                 Either::Second(error) => {
                     // Without a clean marker: the next start recovers.
                     tracing::error!(%error, "the metadata log failed: this node ends");
@@ -197,12 +202,18 @@ async fn checkpoint_until_stopped(rt: &Rt, node: &Node, port: &MeshPort, storage
         if all {
             last_long = rt.now();
         }
-        storage.write_checkpoints(&checkpoints, all);
+        storage.write_checkpoints(&*rt.disk(), &checkpoints, all);
     }
 }
 
 /// A clean stop.
-async fn leave(node: &Node, port: &MeshPort, handle: &ControllerHandle, storage: &Storage) {
+async fn leave(
+    rt: &Rt,
+    node: &Node,
+    port: &MeshPort,
+    handle: &ControllerHandle,
+    storage: &Storage,
+) {
     // The first moves leaderships away, a later one grants.
     for _ in 0..SHUT_DOWN_HEARTBEATS_MAX {
         if heartbeat(node, handle, true).await {
@@ -210,9 +221,9 @@ async fn leave(node: &Node, port: &MeshPort, handle: &ControllerHandle, storage:
         }
     }
     let checkpoints = close_logs(node, port).await;
-    storage.write_checkpoints(&checkpoints, true);
+    storage.write_checkpoints(&*rt.disk(), &checkpoints, true);
     handle.stop().await;
-    storage.mark_clean(node.broker_epoch.load(Ordering::Acquire));
+    storage.mark_clean(&*rt.disk(), node.broker_epoch.load(Ordering::Acquire));
 }
 
 async fn close_logs(node: &Node, port: &MeshPort) -> Vec<PartitionCheckpoint> {

@@ -27,14 +27,18 @@ use std::sync::mpsc;
 pub use error::StartError;
 
 use crate::api;
-use crate::base::{BrokerId, CoreId};
+use crate::base::{BrokerId, Rng};
 use crate::config::NodeConfig;
-use crate::io::{CoreHandle, Queue, Rt, Stopper, run_core};
+use crate::io::disk::RealDisk;
+use crate::io::{CoreHandle, Queue, Rt, run_core};
 use crate::mesh::{PortSeed, mesh};
 use crate::security::AllowAll;
 use crate::shard::messages::{ShardReply, ShardRequest};
 use crate::shard::{Node, Shard, background, serve_mesh};
+use cores::Plan;
+use lifecycle::Life;
 use listeners::BoundListener;
+use storage::Storage;
 
 /// Calls that may be under way between two cores at a time.
 const MESH_CAPACITY: usize = 1024;
@@ -58,20 +62,11 @@ pub fn run(
     on_ready: impl FnOnce(&Ready),
     until_stop: impl FnOnce(),
 ) -> Result<(), StartError> {
-    let storage = storage::open(&config)?;
+    let mut rng = Rng::new(format::seed());
+    let storage = storage::open(&RealDisk, &config, format::now_ms(), &mut rng)?;
     let listeners = listeners::reserve(&config)?;
     let plan = cores::plan(&config)?;
-    let node = Arc::new(Node {
-        id: storage.node_id,
-        broker_epoch: AtomicI64::new(-1),
-        cluster_id: storage.cluster_id.as_str().into(),
-        auto_create: settings::auto_create(&config),
-        coordinator: settings::coordinator(&config),
-        authorizer: Arc::new(AllowAll),
-        cores: u16::try_from(plan.cpus.len()).expect("cores are bounded by the config"),
-        directories: storage.directories.clone(),
-        config,
-    });
+    let node = shared(config, &storage, plan.cpus.len());
     let ready = Ready {
         cluster_id: storage.cluster_id.clone(),
         node_id: storage.node_id,
@@ -80,37 +75,14 @@ pub fn run(
         cpus: plan.cpus.clone(),
         formatted: storage.formatted,
     };
-
-    let mut seeds = mesh(plan.cpus.len() + 1, MESH_CAPACITY);
-    let controller_seed = seeds.pop().expect("one seed for each core");
-    let mut data_cores = Vec::new();
-    for (index, (seed, core)) in seeds.into_iter().zip(plan.data_cores()).enumerate() {
-        let node = node.clone();
-        let started = run_core(core, move |rt| data_core(rt, seed, node));
-        match started {
-            Ok(core) => data_cores.push(core),
-            Err(error) => {
-                stop_all(data_cores);
-                return Err(StartError::core(CoreId(index as u16), error));
-            }
-        }
-    }
     let (started, starting) = mpsc::channel();
-    let life = lifecycle::Life {
+    let life = Life {
         node: node.clone(),
         listeners,
         storage,
         started,
     };
-    let controller = match run_core(plan.controller_core(), move |rt| {
-        lifecycle::run(rt, controller_seed, life)
-    }) {
-        Ok(core) => core,
-        Err(error) => {
-            stop_all(data_cores);
-            return Err(StartError::core(node.controller_core(), error));
-        }
-    };
+    let cores = Cores::start(&plan, &node, life)?;
     let outcome = starting
         .recv()
         .unwrap_or_else(|_| Err(StartError::Controller("it ended while starting".to_owned())));
@@ -118,33 +90,74 @@ pub fn run(
         on_ready(&ready);
         until_stop();
     }
-    let stoppers: Vec<Stopper> = data_cores.iter().map(CoreHandle::stopper).collect();
-    for stopper in stoppers {
-        stopper.stop();
-    }
-    controller.stopper().stop();
-    controller.join();
-    for core in data_cores {
-        core.join();
-    }
+    cores.stop();
     outcome
 }
 
+/// What the cores of a node share.
+pub fn shared(config: NodeConfig, storage: &Storage, cores: usize) -> Arc<Node> {
+    Arc::new(Node {
+        id: storage.node_id,
+        broker_epoch: AtomicI64::new(-1),
+        cluster_id: storage.cluster_id.as_str().into(),
+        auto_create: settings::auto_create(&config),
+        coordinator: settings::coordinator(&config),
+        authorizer: Arc::new(AllowAll),
+        cores: u16::try_from(cores).expect("cores are bounded by the config"),
+        directories: storage.directories.clone(),
+        config,
+    })
+}
+
+/// The mesh between the data cores and, as the last one, the controller's.
+pub fn wire_up(cores: usize) -> Vec<PortSeed<ShardRequest, ShardReply>> {
+    mesh(cores + 1, MESH_CAPACITY)
+}
+
+/// The threads of a node.
+struct Cores {
+    data: Vec<CoreHandle<()>>,
+    controller: CoreHandle<()>,
+}
+
+impl Cores {
+    fn start(plan: &Plan, node: &Arc<Node>, life: Life) -> Result<Cores, StartError> {
+        let mut seeds = wire_up(plan.cpus.len());
+        let controller_seed = seeds.pop().expect("one seed for each core");
+        let mut data = Vec::new();
+        for (seed, config) in seeds.into_iter().zip(plan.data_cores()) {
+            let (node, core) = (node.clone(), config.core);
+            // The process ends with this error, and the cores that run already with it.
+            let started = run_core(config, move |rt| data_core(rt, seed, node));
+            data.push(started.map_err(|error| StartError::core(core, error))?);
+        }
+        let controller = run_core(plan.controller_core(), move |rt| {
+            lifecycle::run(rt, controller_seed, life)
+        });
+        let controller =
+            controller.map_err(|error| StartError::core(node.controller_core(), error))?;
+        Ok(Cores { data, controller })
+    }
+
+    /// Connections end first, then the controller's core closes everything in order.
+    fn stop(self) {
+        for core in &self.data {
+            core.stopper().stop();
+        }
+        self.controller.stopper().stop();
+        self.controller.join();
+        for core in self.data {
+            core.join();
+        }
+    }
+}
+
 /// A data core's life: serves until it is asked to stop and its logs are closed.
-async fn data_core(rt: Rt, seed: PortSeed<ShardRequest, ShardReply>, node: Arc<Node>) {
+pub async fn data_core(rt: Rt, seed: PortSeed<ShardRequest, ShardReply>, node: Arc<Node>) {
     let port = seed.attach(&rt);
     let shard: Rc<Shard> = Shard::new(rt.clone(), node, &api::TABLE, port);
     rt.spawn(Queue::Request, serve_mesh(shard.clone()));
     background::start(&shard);
     rt.stopping().await;
     shard.closed().await;
-}
-
-/// Cores that have started nothing yet end when they are asked to: no log is open.
-fn stop_all(cores: Vec<CoreHandle<()>>) {
-    for core in &cores {
-        core.stopper().stop();
-    }
-    // Their logs never open without a controller, so nothing waits for a close.
-    std::mem::forget(cores);
 }

@@ -9,15 +9,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::controller::Publish;
-use super::format;
 use super::storage::Storage;
-use crate::base::{CoreId, PartitionIndex, Rng, TopicIdPartition};
+use crate::base::{CoreId, PartitionIndex, TopicIdPartition};
+use crate::io::Rt;
 use crate::mesh::Port;
 use crate::metadata::{ImageChanges, MetadataImage, TopicImage};
 use crate::shard::Node;
 use crate::shard::messages::{Placement, Published, ShardReply, ShardRequest};
 
 pub struct Publisher {
+    rt: Rt,
     port: Port<ShardRequest, ShardReply>,
     node: Arc<Node>,
     storage: Storage,
@@ -33,6 +34,7 @@ struct State {
 
 impl Publisher {
     pub fn new(
+        rt: Rt,
         port: Port<ShardRequest, ShardReply>,
         node: Arc<Node>,
         storage: Storage,
@@ -43,6 +45,7 @@ impl Publisher {
                 placement: Arc::default(),
                 load: vec![0; usize::from(node.cores)],
             }),
+            rt,
             port,
             node,
             storage,
@@ -53,9 +56,12 @@ impl Publisher {
 impl Publish for Rc<Publisher> {
     async fn publish(&self, image: Arc<MetadataImage>, changes: Arc<ImageChanges>) {
         if std::mem::replace(&mut self.state.borrow_mut().first, false) {
-            let mut rng = Rng::new(format::seed());
-            self.storage
-                .set_strays_aside(&image, self.node.id, &mut rng);
+            self.storage.set_strays_aside(
+                &*self.rt.disk(),
+                &image,
+                self.node.id,
+                &mut self.rt.rng(),
+            );
         }
         let placement = self.state.borrow_mut().place(&changes, self.node.id);
         let published = Arc::new(Published {

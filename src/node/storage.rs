@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use super::StartError;
 use super::format::{self, Format};
-use crate::base::{BrokerId, Rng, Uuid};
+use crate::base::{BrokerId, Millis, Rng, Uuid};
 use crate::config::NodeConfig;
-use crate::io::disk::RealDisk;
+use crate::io::disk::Disk;
 use crate::log::checkpoint::Offsets;
 use crate::log::manager::{self, Checkpoint, LogDir};
 use crate::log::meta_properties::MetaProperties;
@@ -36,34 +36,35 @@ pub struct Storage {
 }
 
 /// Locks and identifies every directory of the configuration.
-pub fn open(config: &NodeConfig) -> Result<Storage, StartError> {
+pub fn open(
+    disk: &dyn Disk,
+    config: &NodeConfig,
+    now_ms: Millis,
+    rng: &mut Rng,
+) -> Result<Storage, StartError> {
     let mut paths = config.log_dirs.clone();
     if !paths.contains(&config.metadata_log_dir) {
         paths.push(config.metadata_log_dir.clone());
     }
     let log_dirs = paths
         .iter()
-        .map(|path| LogDir::open(&RealDisk, path).map_err(StartError::from))
+        .map(|path| LogDir::open(disk, path).map_err(StartError::from))
         .collect::<Result<Vec<_>, _>>()?;
-    let formatted = format_if_new(config, &log_dirs)?;
+    let formatted = format_if_new(disk, config, &log_dirs, now_ms, rng)?;
     let mut identity: Option<MetaProperties> = None;
     let mut directories = Vec::new();
     let mut clean_epochs = Vec::new();
     for log_dir in log_dirs {
-        let meta = identify(&log_dir, config, identity.as_ref())?;
-        let clean = log_dir.take_clean_shutdown(&RealDisk)?;
+        let meta = identify(disk, &log_dir, config, identity.as_ref(), rng)?;
+        let clean = log_dir.take_clean_shutdown(disk)?;
         clean_epochs.push(clean.map_or(-1, |clean| clean.broker_epoch));
-        remove_deleted(&log_dir)?;
+        remove_deleted(disk, &log_dir)?;
         directories.push(Directory {
             id: meta.directory_id.unwrap_or(Uuid::ZERO),
             clean: clean.is_some(),
-            recovery_points: Arc::new(
-                log_dir.read_checkpoint(&RealDisk, Checkpoint::RecoveryPoint)?,
-            ),
-            log_starts: Arc::new(log_dir.read_checkpoint(&RealDisk, Checkpoint::LogStartOffset)?),
-            high_watermarks: Arc::new(
-                log_dir.read_checkpoint(&RealDisk, Checkpoint::HighWatermark)?,
-            ),
+            recovery_points: Arc::new(log_dir.read_checkpoint(disk, Checkpoint::RecoveryPoint)?),
+            log_starts: Arc::new(log_dir.read_checkpoint(disk, Checkpoint::LogStartOffset)?),
+            high_watermarks: Arc::new(log_dir.read_checkpoint(disk, Checkpoint::HighWatermark)?),
             log_dir,
         });
         identity = Some(meta);
@@ -88,7 +89,12 @@ pub fn open(config: &NodeConfig) -> Result<Storage, StartError> {
 
 impl Storage {
     /// Writes the high watermarks; with `all`, recovery points and log starts too.
-    pub fn write_checkpoints(&self, partitions: &[PartitionCheckpoint], all: bool) {
+    pub fn write_checkpoints(
+        &self,
+        disk: &dyn Disk,
+        partitions: &[PartitionCheckpoint],
+        all: bool,
+    ) {
         for directory in &self.directories {
             let here = partitions.iter().filter(|p| p.directory == directory.id);
             let mut high_watermarks = Offsets::new();
@@ -108,10 +114,7 @@ impl Storage {
                 files.push((Checkpoint::LogStartOffset, log_starts));
             }
             for (which, offsets) in files {
-                if let Err(error) = directory
-                    .log_dir
-                    .write_checkpoint(&RealDisk, which, &offsets)
-                {
+                if let Err(error) = directory.log_dir.write_checkpoint(disk, which, &offsets) {
                     tracing::error!(%error, ?which, "checkpoint not written");
                 }
             }
@@ -119,9 +122,9 @@ impl Storage {
     }
 
     /// Everything is closed and synced: the next start needs no recovery.
-    pub fn mark_clean(&self, broker_epoch: i64) {
+    pub fn mark_clean(&self, disk: &dyn Disk, broker_epoch: i64) {
         for directory in &self.directories {
-            if let Err(error) = directory.log_dir.mark_clean(&RealDisk, broker_epoch) {
+            if let Err(error) = directory.log_dir.mark_clean(disk, broker_epoch) {
                 tracing::error!(%error, "no clean shutdown marker: the next start recovers");
             }
         }
@@ -129,9 +132,15 @@ impl Storage {
 
     /// Renames directories of partitions that the metadata doesn't place here: another
     /// topic id under the name, or no replica on this broker (`-stray`, as Kafka).
-    pub fn set_strays_aside(&self, image: &MetadataImage, me: BrokerId, rng: &mut Rng) {
+    pub fn set_strays_aside(
+        &self,
+        disk: &dyn Disk,
+        image: &MetadataImage,
+        me: BrokerId,
+        rng: &mut Rng,
+    ) {
         for directory in &self.directories {
-            let found = match directory.log_dir.partition_dirs(&RealDisk) {
+            let found = match directory.log_dir.partition_dirs(disk) {
                 Ok(found) => found,
                 Err(error) => {
                     tracing::error!(%error, "strays not looked for");
@@ -154,7 +163,7 @@ impl Storage {
                     continue;
                 }
                 let retired = directory.log_dir.retire(
-                    &RealDisk,
+                    disk,
                     &name.topic,
                     name.partition,
                     DirKind::Stray,
@@ -176,9 +185,15 @@ impl Storage {
 
 /// Formats the directories of a new single node. A node of a larger cluster has to be
 /// formatted with the cluster's id.
-fn format_if_new(config: &NodeConfig, log_dirs: &[LogDir]) -> Result<bool, StartError> {
+fn format_if_new(
+    disk: &dyn Disk,
+    config: &NodeConfig,
+    log_dirs: &[LogDir],
+    now_ms: Millis,
+    rng: &mut Rng,
+) -> Result<bool, StartError> {
     for log_dir in log_dirs {
-        if log_dir.meta(&RealDisk)?.is_some() {
+        if log_dir.meta(disk)?.is_some() {
             return Ok(false);
         }
     }
@@ -188,24 +203,25 @@ fn format_if_new(config: &NodeConfig, log_dirs: &[LogDir]) -> Result<bool, Start
             path: log_dirs[0].path().to_owned(),
         });
     }
-    let mut rng = Rng::new(format::seed());
-    let cluster_id = Uuid::random(&mut rng).to_string();
+    let cluster_id = Uuid::random(rng).to_string();
     let options = Format {
         cluster_id,
         directories: log_dirs.iter().map(|d| d.path().to_owned()).collect(),
     };
-    format::format(config, &options, &mut rng)?;
+    format::format(disk, config, &options, now_ms, rng)?;
     Ok(true)
 }
 
 /// Reads a directory's identity and holds it against the others' and the configuration.
 fn identify(
+    disk: &dyn Disk,
     log_dir: &LogDir,
     config: &NodeConfig,
     others: Option<&MetaProperties>,
+    rng: &mut Rng,
 ) -> Result<MetaProperties, StartError> {
     let path = log_dir.path();
-    let mut meta = match (log_dir.meta(&RealDisk)?, others) {
+    let mut meta = match (log_dir.meta(disk)?, others) {
         (Some(meta), _) => meta,
         // A directory that was added to a formatted node, or replaced.
         (None, Some(others)) => MetaProperties {
@@ -236,8 +252,8 @@ fn identify(
         });
     }
     if meta.directory_id.is_none() {
-        meta.directory_id = Some(Uuid::random(&mut Rng::new(format::seed())));
-        meta.write(&RealDisk, path)
+        meta.directory_id = Some(Uuid::random(rng));
+        meta.write(disk, path)
             .map_err(StartError::directory(path))?;
     }
     Ok(meta)
@@ -251,12 +267,12 @@ fn mismatch(path: &Path, what: &str) -> StartError {
 }
 
 /// Removes what was renamed for deletion before the last stop.
-fn remove_deleted(log_dir: &LogDir) -> Result<(), StartError> {
+fn remove_deleted(disk: &dyn Disk, log_dir: &LogDir) -> Result<(), StartError> {
     let leftovers: Vec<_> = log_dir
-        .partition_dirs(&RealDisk)?
+        .partition_dirs(disk)?
         .into_iter()
         .filter(|dir| dir.name.kind == DirKind::Delete)
         .map(|dir| dir.path)
         .collect();
-    manager::unlink(&RealDisk, &leftovers).map_err(StartError::directory(log_dir.path()))
+    manager::unlink(disk, &leftovers).map_err(StartError::directory(log_dir.path()))
 }

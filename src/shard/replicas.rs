@@ -5,6 +5,7 @@
 //! request sees either the old image with the old partitions or the new with the new.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -55,7 +56,10 @@ pub async fn close_all(shard: &Rc<Shard>) -> Vec<PartitionCheckpoint> {
     for (_, coordinator) in std::mem::take(&mut *shard.coordinators.borrow_mut()) {
         coordinator.unload();
     }
-    let partitions = std::mem::take(&mut *shard.partitions.borrow_mut());
+    // In a fixed order, so that a simulated stop replays.
+    let partitions: BTreeMap<_, _> = std::mem::take(&mut *shard.partitions.borrow_mut())
+        .into_iter()
+        .collect();
     let mut wakes = Wakes::new();
     let mut checkpoints = Vec::new();
     for partition in partitions.into_values() {

@@ -1,0 +1,374 @@
+//! A whole node in the simulated world: controller, two data cores, their disk and network,
+//! killed at any moment and started again. What was acknowledged is there afterwards, and
+//! one seed replays to the same history, byte for byte.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use ottla::base::{ErrorCode, Rng};
+use ottla::config::load;
+use ottla::io::local::oneshot;
+use ottla::io::{Queue, Rt, SendQueue, Stream};
+use ottla::node::lifecycle::{self, Life};
+use ottla::node::listeners::BoundListener;
+use ottla::node::{self, storage};
+use ottla::record::{BatchBuilder, BatchParams, batch::Batches, records};
+use ottla::sim::{self, NodeId, Sim};
+use ottla::wire::ApiKey;
+use ottla::wire::codec::{Decoder, Message};
+use ottla::wire::header::{decode_response_header, encode_request_header};
+use ottla::wire::messages::create_topics_request::CreatableTopic;
+use ottla::wire::messages::fetch_request::{FetchPartition, FetchTopic};
+use ottla::wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use ottla::wire::messages::{
+    CreateTopicsRequest, CreateTopicsResponse, FetchRequest, FetchResponse, ProduceRequest,
+    ProduceResponse,
+};
+
+const DATA_CORES: usize = 2;
+const PARTITIONS: i32 = 3;
+const PRODUCERS: u64 = 3;
+const PORT: u16 = 9092;
+const TOPIC: &str = "t";
+
+/// Boots the node on its disk and gives the message of its start.
+fn boot(sim: &Sim, server: NodeId) -> mpsc::Receiver<Result<(), node::StartError>> {
+    let ip = sim.ip(server);
+    let properties = format!(
+        "process.roles=broker,controller\nnode.id=1\nlog.dirs=/data\n\
+         controller.listener.names=CONTROLLER\n\
+         listeners=PLAINTEXT://{ip}:{PORT},CONTROLLER://{ip}:9093\n\
+         controller.quorum.voters=1@{ip}:9093\n"
+    );
+    let config = load::from_bytes(Path::new("sim.properties"), properties.as_bytes(), &[])
+        .expect("the properties are right")
+        .node;
+    let cores = sim.boot(server);
+    let controller = cores.last().expect("a node has cores").clone();
+    let storage = storage::open(
+        &*controller.disk(),
+        &config,
+        controller.wall_ms(),
+        &mut controller.rng(),
+    )
+    .expect("the simulated disk works");
+    let listeners = vec![BoundListener {
+        name: "PLAINTEXT".into(),
+        address: SocketAddr::new(ip, PORT),
+        advertised_host: ip.to_string(),
+        advertised_port: PORT,
+        protocol: 0,
+        is_controller: false,
+    }];
+    let shared = node::shared(config, &storage, DATA_CORES);
+    let (started, starting) = mpsc::channel();
+    let life = Life {
+        node: shared.clone(),
+        listeners,
+        storage,
+        started,
+    };
+    let mut seeds = node::wire_up(DATA_CORES);
+    let last = seeds.pop().expect("one seed for each core");
+    for (rt, seed) in cores.iter().zip(seeds) {
+        rt.spawn(
+            Queue::Request,
+            node::data_core(rt.clone(), seed, shared.clone()),
+        );
+    }
+    controller.spawn(
+        Queue::Request,
+        lifecycle::run(controller.clone(), last, life),
+    );
+    starting
+}
+
+/// A connection that asks one thing at a time.
+struct Client {
+    stream: Stream,
+    received: BytesMut,
+    correlation_id: i32,
+}
+
+impl Client {
+    /// Connects as soon as the server listens.
+    async fn connect(rt: &Rt, to: SocketAddr) -> Client {
+        loop {
+            match rt.connect(to).await {
+                Ok(stream) => {
+                    return Client {
+                        stream,
+                        received: BytesMut::new(),
+                        correlation_id: 0,
+                    };
+                }
+                Err(_) => rt.sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
+
+    async fn ask<Q: Message, R: Message>(
+        &mut self,
+        api: ApiKey,
+        version: i16,
+        request: &Q,
+    ) -> std::io::Result<R> {
+        self.correlation_id += 1;
+        let mut frame = BytesMut::new();
+        frame.put_i32(0);
+        encode_request_header(&mut frame, api, version, self.correlation_id, Some("sim"));
+        request.encode(&mut frame, version).unwrap();
+        let size = (frame.len() - 4) as i32;
+        frame[..4].copy_from_slice(&size.to_be_bytes());
+        let mut out = SendQueue::new();
+        out.push_bytes(frame.freeze());
+        self.stream.send(&mut out).await?;
+        let response = self.frame().await?;
+        let mut decoder = Decoder::new(&response);
+        let id = decode_response_header(&mut decoder, api, version).unwrap();
+        assert_eq!(id, self.correlation_id);
+        Ok(R::decode(&mut decoder, version).unwrap())
+    }
+
+    async fn frame(&mut self) -> std::io::Result<Bytes> {
+        loop {
+            if let Some(size) = self.received.first_chunk::<4>() {
+                let size = i32::from_be_bytes(*size) as usize;
+                if self.received.len() >= 4 + size {
+                    self.received.advance(4);
+                    return Ok(self.received.split_to(size).freeze());
+                }
+            }
+            if self.stream.recv(&mut self.received).await? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+
+    async fn create_topic(&mut self) {
+        let request = CreateTopicsRequest {
+            topics: vec![CreatableTopic {
+                name: TOPIC.to_owned(),
+                num_partitions: PARTITIONS,
+                replication_factor: 1,
+                ..Default::default()
+            }],
+            timeout_ms: 1_000,
+            ..Default::default()
+        };
+        let response: CreateTopicsResponse = self
+            .ask(ApiKey::CreateTopics, 7, &request)
+            .await
+            .expect("nothing is cut here");
+        assert_eq!(response.topics[0].error_code, ErrorCode::NONE.0);
+    }
+
+    /// Produces one record with acks=all; its offset.
+    async fn produce(&mut self, partition: i32, value: &[u8]) -> std::io::Result<i64> {
+        let mut batch = BatchBuilder::new(BatchParams::default());
+        batch.append(1_000, None, Some(value), &[]);
+        let request = ProduceRequest {
+            acks: -1,
+            timeout_ms: 10_000,
+            topic_data: vec![TopicProduceData {
+                name: TOPIC.to_owned(),
+                partition_data: vec![PartitionProduceData {
+                    index: partition,
+                    records: Some(batch.finish()),
+                }],
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        loop {
+            let response: ProduceResponse = self.ask(ApiKey::Produce, 9, &request).await?;
+            let answer = &response.responses[0].partition_responses[0];
+            if is_settled(answer.error_code) {
+                return Ok(answer.base_offset);
+            }
+        }
+    }
+
+    /// Everything in a partition, by offset.
+    async fn read_all(&mut self, partition: i32) -> BTreeMap<i64, Vec<u8>> {
+        let mut found = BTreeMap::new();
+        loop {
+            let next = found.keys().next_back().map_or(0, |last| last + 1);
+            let request = FetchRequest {
+                max_wait_ms: 0,
+                min_bytes: 1,
+                max_bytes: 1 << 20,
+                session_epoch: -1,
+                topics: vec![FetchTopic {
+                    topic: TOPIC.to_owned(),
+                    partitions: vec![FetchPartition {
+                        partition,
+                        fetch_offset: next,
+                        partition_max_bytes: 10_000,
+                        ..Default::default()
+                    }],
+                    ..Default::default()
+                }],
+                ..Default::default()
+            };
+            let response: FetchResponse = self
+                .ask(ApiKey::Fetch, 12, &request)
+                .await
+                .expect("nothing is cut here");
+            let data = &response.responses[0].partitions[0];
+            if !is_settled(data.error_code) {
+                continue;
+            }
+            let bytes = data.records.clone().unwrap_or_default();
+            let before = found.len();
+            for batch in Batches::new(&bytes).map_while(Result::ok) {
+                let mut reader = records(&batch).unwrap();
+                while let Some(record) = reader.next() {
+                    let record = record.unwrap();
+                    let offset = batch.record_offset(record.offset_delta).0;
+                    found.insert(offset, record.value.unwrap().to_vec());
+                }
+            }
+            if found.len() == before {
+                assert_eq!(data.high_watermark, next);
+                return found;
+            }
+        }
+    }
+}
+
+/// Whether the request was done. Until the broker is unfenced it leads nothing, and clients
+/// try again.
+fn is_settled(error: i16) -> bool {
+    match ErrorCode(error) {
+        ErrorCode::NONE => true,
+        ErrorCode::NOT_LEADER_OR_FOLLOWER => false,
+        other => panic!("the node answered {other}"),
+    }
+}
+
+#[derive(Default)]
+struct History {
+    /// Acknowledged records by partition and offset.
+    acknowledged: BTreeMap<(i32, i64), Vec<u8>>,
+    kills: usize,
+}
+
+/// Lives of one node: each but the first checks what the earlier ones acknowledged.
+fn history(seed: u64, lives: usize) -> (History, String) {
+    sim::run(seed, |sim| {
+        let server = sim.add_node(DATA_CORES + 1);
+        let clients = sim.add_node(1);
+        let rt = sim.boot(clients).remove(0);
+        let at = SocketAddr::new(sim.ip(server), PORT);
+        let history = Rc::new(RefCell::new(History::default()));
+        let mut rng = Rng::new(seed);
+        let number = Rc::new(Cell::new(0u64));
+        for life in 0..lives {
+            let starting = boot(sim, server);
+            check_or_create(sim, &rt, at, life, &history);
+            assert!(
+                matches!(starting.try_recv(), Ok(Ok(()))),
+                "the node started"
+            );
+            for _ in 0..PRODUCERS {
+                let task = produce_until_cut(rt.clone(), at, history.clone(), number.clone());
+                rt.spawn(Queue::Request, task);
+            }
+            sim.run_for(Duration::from_micros(2_000 + rng.below(60_000)));
+            sim.shut_down(server);
+            history.borrow_mut().kills += 1;
+            sim.run_for(Duration::from_millis(50));
+        }
+        boot(sim, server);
+        check_or_create(sim, &rt, at, lives, &history);
+        (history.take(), sim.trace())
+    })
+}
+
+async fn produce_until_cut(
+    rt: Rt,
+    at: SocketAddr,
+    history: Rc<RefCell<History>>,
+    number: Rc<Cell<u64>>,
+) {
+    let mut client = Client::connect(&rt, at).await;
+    loop {
+        number.set(number.get() + 1);
+        let partition = (rt.rng().below(PARTITIONS as u64)) as i32;
+        let value = format!("record {}", number.get()).into_bytes();
+        let Ok(offset) = client.produce(partition, &value).await else {
+            return;
+        };
+        let before = history
+            .borrow_mut()
+            .acknowledged
+            .insert((partition, offset), value);
+        assert_eq!(before, None, "one offset was given twice");
+    }
+}
+
+fn check_or_create(
+    sim: &Sim,
+    rt: &Rt,
+    at: SocketAddr,
+    life: usize,
+    history: &Rc<RefCell<History>>,
+) {
+    let (client_rt, history) = (rt.clone(), history.clone());
+    let (done, finished) = oneshot();
+    rt.spawn(Queue::Request, async move {
+        let mut client = Client::connect(&client_rt, at).await;
+        if life == 0 {
+            client.create_topic().await;
+        }
+        for partition in 0..PARTITIONS {
+            let found = client.read_all(partition).await;
+            for ((_, offset), value) in history
+                .borrow()
+                .acknowledged
+                .range((partition, 0)..(partition + 1, 0))
+            {
+                assert_eq!(found.get(offset), Some(value), "an acknowledged record");
+            }
+            let dense = found.keys().copied().eq(0..found.len() as i64);
+            assert!(dense, "offsets of partition {partition} have no gaps");
+        }
+        let _ = done.send(());
+    });
+    sim.block_on(rt, Duration::from_secs(60), async move {
+        finished.await.expect("the check ran to its end");
+    });
+}
+
+#[test]
+fn acknowledged_records_survive_kills_at_any_moment() {
+    let seeds = std::env::var("OTTLA_SIM_SEEDS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(8);
+    let (mut acknowledged, mut kills) = (0, 0);
+    for seed in 1..=seeds {
+        let (history, _) = history(seed, 4);
+        acknowledged += history.acknowledged.len();
+        kills += history.kills;
+    }
+    println!("{seeds} seeds: {kills} kills, {acknowledged} acknowledged records found");
+    assert!(acknowledged > 20 * seeds as usize, "the producers got on");
+}
+
+#[test]
+fn one_seed_replays_byte_for_byte() {
+    let (first, first_trace) = history(3, 2);
+    let (again, again_trace) = history(3, 2);
+    assert_eq!(first.acknowledged, again.acknowledged);
+    assert!(first_trace == again_trace, "the traces differ");
+    let (_, other_trace) = history(4, 2);
+    assert!(first_trace != other_trace);
+}
