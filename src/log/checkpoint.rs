@@ -136,6 +136,8 @@ pub(super) fn read_entries<T>(
     let mut lines = text.lines();
     match lines.next() {
         None => return Ok(Vec::new()),
+        // The last number may be cut short.
+        Some(_) if !text.ends_with('\n') => return Err(malformed("no newline at the end")),
         Some(version) if version.trim() == VERSION => {}
         Some(other) => return Err(malformed(other)),
     }
@@ -189,6 +191,7 @@ mod tests {
             "0\n2\na 0 1\n",
             "0\n1\na 0\n",
             "0\n1\na 0 1 2\n",
+            "0\n1\na 0 1",
             "\0",
         ] {
             assert!(read(bad).is_err(), "{bad:?}");

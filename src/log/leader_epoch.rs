@@ -98,6 +98,28 @@ impl LeaderEpochCache {
         true
     }
 
+    /// Makes the entries agree with a batch of `epoch` at `offset` that recovery has found;
+    /// called in the order of the log. The file may be older than the log or, where a
+    /// truncated log has grown again before a power cut, tell of what came before.
+    /// Entries that no batch contradicts stay: compaction may have taken the batch that
+    /// an epoch began with. True when something changed.
+    pub fn reconcile(&mut self, epoch: LeaderEpoch, offset: Offset) -> bool {
+        let begun = self.entries.partition_point(|e| e.start_offset <= offset);
+        let right = self.entries[..begun].partition_point(|e| e.epoch <= epoch);
+        let later = self.entries[begun..].partition_point(|e| e.epoch <= epoch);
+        let is_known = right > 0 && self.entries[right - 1].epoch == epoch;
+        if is_known && right == begun && later == 0 {
+            return false;
+        }
+        let entry = EpochEntry {
+            epoch,
+            start_offset: offset,
+        };
+        let missing = (!is_known).then_some(entry);
+        self.entries.splice(right..begun + later, missing);
+        true
+    }
+
     /// The largest epoch up to `requested` and the offset where it ends, as
     /// OffsetForLeaderEpoch and diverging fetches want it. `None` for an epoch later than
     /// any that is known, or before any is. An epoch before the first known one ends
@@ -230,6 +252,34 @@ mod tests {
             [of(9), of(10), of(39), of(99)],
             [None, Some(1), Some(2), Some(4)]
         );
+    }
+
+    #[test]
+    fn entries_follow_the_batches_found() {
+        let reconciled = |entries: &[(i32, i64)], batches: &[(i32, i64)]| {
+            let mut epochs = cache(entries);
+            for &(epoch, offset) in batches {
+                epochs.reconcile(LeaderEpoch(epoch), Offset(offset));
+            }
+            list(&epochs)
+        };
+        let batches = [(1, 10), (1, 15), (2, 20), (4, 40), (4, 45)];
+        let truth = [(1, 10), (2, 20), (4, 40)];
+        for entries in [
+            &truth[..],
+            &[],
+            &[(1, 10)],
+            &[(4, 40)],
+            &[(1, 10), (2, 15), (4, 40)],
+            &[(1, 10), (2, 40), (4, 45)],
+            &[(1, 10), (3, 15), (4, 45)],
+            &[(7, 5)],
+        ] {
+            assert_eq!(reconciled(entries, &batches), truth, "{entries:?}");
+        }
+        // Compaction has taken the batch at 18, an epoch without records is at the end.
+        let kept = [(1, 10), (2, 18), (4, 40), (5, 46)];
+        assert_eq!(reconciled(&kept, &batches), kept);
     }
 
     #[test]

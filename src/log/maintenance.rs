@@ -238,6 +238,7 @@ impl Log {
             self.write_epochs()?;
         }
         recovery::rebuild_producers(self, now_ms)?;
+        self.sync_names()?;
         self.invariants();
         Ok(())
     }
@@ -273,6 +274,14 @@ impl Log {
         let removed = self.snapshots.retain(&*self.disk, |_| false);
         removed.map_err(LogError::io("removing snapshots of", &self.dir))?;
         self.snapshots.set_last(Offset(0));
+        self.sync_names()
+    }
+
+    /// After a truncation: neither segments nor snapshots of what went may come back.
+    fn sync_names(&mut self) -> Result<(), LogError> {
+        let synced = self.disk.sync_dir(&self.dir);
+        synced.map_err(LogError::io("syncing directory", &self.dir))?;
+        self.unsynced.names = false;
         Ok(())
     }
 

@@ -10,7 +10,8 @@
 //!    later ones. At the first batch that isn't whole and valid the segment is cut, and
 //!    later segments are deleted.
 //! 4. Epochs are cut to the log's bounds; epochs found while recovering are added. Should
-//!    the epochs' file be damaged after an unclean stop, all segments are recovered.
+//!    the epochs' file be missing or damaged after an unclean stop, all segments are
+//!    recovered.
 //! 5. Producers come from the latest snapshot, brought up to the end by reading on.
 //!
 //! A clean marker without any snapshot means that there were no producers, as in Kafka.
@@ -36,7 +37,7 @@ use super::producer_state::ProducerStates;
 use super::scan::{BatchScan, HeaderScan};
 use super::segment::Segment;
 use super::tail_cache::TailPool;
-use crate::base::{Millis, Offset, Rng, Uuid};
+use crate::base::{LeaderEpoch, Millis, Offset, Rng, Uuid};
 use crate::io::disk::{Disk, File, OpenMode};
 use crate::record::BatchView;
 
@@ -167,13 +168,26 @@ impl<'a> Loader<'a> {
                 disk.create_dir_all(dir)?;
                 unsynced.dir_name = true;
             }
-            let mut topic_id = partition_metadata::read(disk, dir)?;
+            let mut topic_id = match partition_metadata::read(disk, dir) {
+                // A power cut may leave it so while nothing of the log is synced.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData && !params.clean => {
+                    tracing::warn!(dir = %dir.display(), %error, "unreadable partition metadata");
+                    None
+                }
+                read => read?,
+            };
             if let (None, Some(id)) = (topic_id, params.topic_id) {
                 let durability = Durability::WithNextFlush;
                 let file = partition_metadata::write(disk, dir, id, durability)?;
                 unsynced.others.push(file);
                 unsynced.names = true;
                 topic_id = Some(id);
+            } else if topic_id.is_some() && !params.clean {
+                // A process that was killed may have left it unsynced, with its name.
+                let path = dir.join(partition_metadata::FILE_NAME);
+                unsynced.others.push(disk.open(&path, OpenMode::Read)?);
+                unsynced.names = true;
+                unsynced.dir_name = true;
             }
             Ok((topic_id, Snapshots::list(disk, dir)?))
         };
@@ -194,11 +208,13 @@ impl<'a> Loader<'a> {
             Ok(epochs) => epochs,
             Err(error) if params.clean => return Err(error.into()),
             Err(error) => {
-                tracing::warn!(dir = %dir.display(), %error, "leader epochs are read from the log");
-                recovery_point = Offset(0);
+                tracing::warn!(dir = %dir.display(), %error, "unreadable leader epochs");
                 LeaderEpochCache::default()
             }
         };
+        if !params.clean && epochs.entries().is_empty() {
+            recovery_point = Offset(0);
+        }
         Ok(Loader {
             disk,
             dir,
@@ -209,7 +225,8 @@ impl<'a> Loader<'a> {
             topic_id,
             segments: VecDeque::new(),
             epochs,
-            epochs_changed: false,
+            // For the same reason they are written anew.
+            epochs_changed: !params.clean,
             recovery_point,
             producers: None,
             snapshots,
@@ -441,6 +458,11 @@ impl<'a> Loader<'a> {
             self.unsynced.names = true;
         }
         let producers = self.finish_producers(log_start_offset, log_end_offset)?;
+        if self.report.truncated_bytes > 0 || self.report.deleted_segments > 0 {
+            // Neither segments nor snapshots of what went may come back.
+            let synced = self.disk.sync_dir(self.dir);
+            synced.map_err(LogError::io("syncing directory", self.dir))?;
+        }
         let recovery_point = match was_clean {
             true => log_end_offset,
             false => self.params.recovery_point.min(log_end_offset),
@@ -581,6 +603,7 @@ fn recover_batches(
     let mut scan = BatchScan::new(&*file, 0, bytes);
     let mut next_offset = segment.base_offset();
     let mut epochs_changed = false;
+    let mut last_epoch = LeaderEpoch(0);
     let reason = loop {
         let position = scan.position();
         let (header, batch) = match scan.next().map_err(LogError::io("recovering", &path))? {
@@ -605,9 +628,9 @@ fn recover_batches(
         }
         segment.index(disk, &header, index_interval_bytes)?;
         next_offset = header.next_offset();
-        let epoch = header.leader_epoch;
-        if epoch.0 >= 0 && epochs.latest().is_none_or(|last| epoch > last.epoch) {
-            epochs_changed |= epochs.assign(epoch, header.base_offset);
+        if header.leader_epoch >= last_epoch {
+            last_epoch = header.leader_epoch;
+            epochs_changed |= epochs.reconcile(last_epoch, header.base_offset);
         }
         let marker = header.is_control().then(|| parse_marker(batch)).flatten();
         if let Some(aborted) = producers.update(&header, marker) {

@@ -324,7 +324,8 @@ impl Segment {
     }
 
     /// Cuts off the batch that contains `offset` and what follows. Returns the bytes that
-    /// went.
+    /// went. Synced before it returns: what is appended in their place must never stand
+    /// beside them after a power cut.
     pub fn truncate_to(
         &mut self,
         disk: &dyn Disk,
@@ -341,7 +342,8 @@ impl Segment {
             self.offset_index.truncate_to(disk, offset)?;
             self.time_index.truncate_to(disk, offset)?;
             self.txn_index.truncate_to(disk, offset)?;
-            self.file.set_len(u64::from(size))
+            self.file.set_len(u64::from(size))?;
+            self.file.sync_data()
         };
         truncate().map_err(LogError::io("truncating", &self.path))?;
         self.size = size;
@@ -371,10 +373,11 @@ impl Segment {
         Ok(bytes)
     }
 
-    /// Cuts the file to what has been counted.
+    /// Cuts the file to what has been counted, and syncs.
     pub(super) fn cut_to_size(&mut self) -> Result<(), LogError> {
         self.file
             .set_len(u64::from(self.size))
+            .and_then(|()| self.file.sync_data())
             .map_err(LogError::io("truncating", &self.path))
     }
 

@@ -87,7 +87,7 @@ pub(super) struct SyncTicket {
 const SECTOR_BYTES: usize = 512;
 
 impl SimDisk {
-    pub(super) fn new(seed: u64) -> SimDisk {
+    pub fn new(seed: u64) -> SimDisk {
         let root = [(PathBuf::from("/"), Node::Dir), (PathBuf::new(), Node::Dir)];
         let names = BTreeMap::from(root);
         SimDisk(Arc::new(Shared {
@@ -136,7 +136,7 @@ impl SimDisk {
     }
 
     /// The node has lost power: keeps what is durable and, by the seed, parts of the rest.
-    pub(super) fn crash(&self) {
+    pub fn crash(&self) {
         let mut state = self.0.state();
         let state = &mut *state;
         let kept = state.rng.below(state.unsynced_names.len() as u64 + 1) as usize;
