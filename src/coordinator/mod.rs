@@ -38,6 +38,7 @@ pub use shard::GroupShard;
 pub use timers::TimerQueue;
 
 use crate::base::{Millis, Nanos};
+use crate::security::RequestContext;
 
 /// The moment of a step: the core's monotonic clock for timers, the wall clock for what is
 /// written into records.
@@ -55,11 +56,21 @@ pub struct Client<'a> {
     pub address: IpAddr,
 }
 
+impl<'a> From<&'a RequestContext> for Client<'a> {
+    fn from(context: &'a RequestContext) -> Self {
+        Client {
+            id: context.client_id.as_deref().unwrap_or_default(),
+            address: context.client_address.ip(),
+        }
+    }
+}
+
 impl Client<'_> {
     /// The host as Java prints an address without a resolved name: `/127.0.0.1`, and IPv6
     /// as eight groups without compression. Describe tools show it as it was stored.
     pub fn host(&self) -> String {
-        match self.address {
+        // Java has no IPv6 form of an IPv4 address either.
+        match self.address.to_canonical() {
             IpAddr::V4(address) => format!("/{address}"),
             IpAddr::V6(address) => {
                 let groups: Vec<String> = address
@@ -151,6 +162,7 @@ mod tests {
             .host()
         };
         assert_eq!(host("127.0.0.1"), "/127.0.0.1");
+        assert_eq!(host("::ffff:127.0.0.1"), "/127.0.0.1");
         assert_eq!(host("::1"), "/0:0:0:0:0:0:0:1");
         assert_eq!(host("fe80::a00:27ff"), "/fe80:0:0:0:0:0:a00:27ff");
     }

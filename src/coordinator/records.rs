@@ -4,12 +4,11 @@
 //! | type | key | value, versions read | written here as |
 //! |---|---|---|---|
 //! | 0 | group, topic, partition (before Kafka 0.9) | 0 | never |
-//! | 1 | group, topic, partition | 0–4 | 3; 1 where the commit brought its own retention |
+//! | 1 | group, topic, partition | 0–4 | 4; 1 where the commit brought its own retention |
 //! | 2 | group | 0–4 | 3 |
 //! | 3–23 | consumer, share and streams groups | | not yet |
 //!
-//! A null value is a tombstone. The versions written are those of Kafka 4.3.1, which keeps
-//! to 3 so that older brokers can read them.
+//! A null value is a tombstone. The versions written are those of Kafka 4.3.1.
 
 use std::rc::Rc;
 
@@ -29,8 +28,8 @@ const GROUP_METADATA: i16 = 2;
 const LAST_KNOWN_TYPE: i16 = 23;
 
 const GROUP_METADATA_VERSION: i16 = 3;
-const OFFSET_COMMIT_VERSION: i16 = 3;
-/// The only version with an expire timestamp.
+const OFFSET_COMMIT_VERSION: i16 = 4;
+/// The only version with an expire timestamp. It has no leader epoch and no topic id.
 const OFFSET_COMMIT_EXPIRING_VERSION: i16 = 1;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -212,16 +211,16 @@ mod tests {
         assert_eq!(key, &b"\0\x01\0\x01g\0\x01t\0\0\0\x07"[..]);
         assert_eq!(
             value.unwrap(),
-            &b"\0\x03\0\0\0\0\0\0\0\x2a\0\0\0\x05\0\x01m\0\0\0\0\0\0\x03\xe8"[..]
+            &b"\0\x04\0\0\0\0\0\0\0\x2a\0\0\0\x05\x02m\0\0\0\0\0\0\x03\xe8\0"[..]
         );
         let (_, value) = round_trip(&commit(9, Uuid::ZERO));
         assert_eq!(
             value.unwrap(),
             &b"\0\x01\0\0\0\0\0\0\0\x2a\0\x01m\0\0\0\0\0\0\x03\xe8\0\0\0\0\0\0\0\x09"[..]
         );
-        // Version 3 has no room for the topic's id.
-        let (_, value) = commit(-1, Uuid([1; 16])).encode().unwrap();
-        assert_eq!(value.unwrap()[..2], [0, 3]);
+        round_trip(&commit(-1, Uuid([1; 16])));
+        let (_, value) = commit(9, Uuid([1; 16])).encode().unwrap();
+        assert_eq!(value.unwrap()[..2], [0, 1]);
     }
 
     #[test]

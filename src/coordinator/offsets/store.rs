@@ -33,8 +33,7 @@ pub struct CommittedOffset {
     pub commit_timestamp_ms: Millis,
     /// Set by clients of OffsetCommit v2–4 that brought their own retention.
     pub expire_timestamp_ms: Option<Millis>,
-    /// Zero where unknown: the records written today have no room for it, so that it lasts
-    /// until the next load.
+    /// Zero where unknown: records before version 4 have no room for it.
     pub topic_id: Uuid,
 }
 
