@@ -23,7 +23,9 @@ use ottla::wire::messages::{
 
 use crate::session::{Session, TOPIC};
 
-pub const ALL: &[(&str, fn(&mut Session<'_>))] = &[
+pub type Scenario = fn(&mut Session<'_>);
+
+pub const ALL: &[(&str, Scenario)] = &[
     ("one member, join 0 sync 0", |s| {
         one_member(s, "one-0", 0, 0)
     }),

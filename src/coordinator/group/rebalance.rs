@@ -128,7 +128,7 @@ impl ClassicGroup {
         }
 
         if self.members.is_empty() {
-            self.generation += 1;
+            self.generation = self.generation.wrapping_add(1);
             self.protocol_name = None;
             self.subscribed_topics = self.compute_subscribed_topics();
             self.transition_to(Empty, step.now.wall_ms);
@@ -162,7 +162,7 @@ impl ClassicGroup {
     }
 
     fn start_generation(&mut self, step: &mut Step<'_>) {
-        self.generation += 1;
+        self.generation = self.generation.wrapping_add(1);
         self.protocol_name = Some(
             self.select_protocol()
                 .expect("each join was checked to share a protocol with all members"),
