@@ -23,7 +23,7 @@ use super::config::{Backend, CoreConfig, StartError, check_memlock, ring_error};
 use super::driver::{Bell, Driver};
 use super::executor::{Executor, GlommioHost, Host, Queue, RunQueues, make_executor};
 use super::rt::{Rt, Stopper};
-use crate::base::{CoreId, Nanos};
+use crate::base::CoreId;
 
 /// A running core.
 #[derive(Debug)]
@@ -217,10 +217,11 @@ impl Core {
     /// Nothing to do: spins for the configured time, then sleeps. Nothing can become
     /// runnable meanwhile but through what a turn finds. Returns how much came.
     fn idle(&self) -> usize {
-        if !self.spin.is_zero() {
-            let end: Nanos = self.rt.now() + self.spin;
-            if self.rt.spin_until(end) {
-                return self.rt.turn();
+        if !self.spin.is_zero() && self.rt.spin_until(self.rt.now() + self.spin) {
+            // The kernel's sign of pending work may be stale; then it is time to sleep.
+            let came = self.rt.turn();
+            if came > 0 {
+                return came;
             }
         }
         self.rt.park()

@@ -19,26 +19,25 @@
 //! Invariants: an operation's slot, and what the kernel refers to, lasts until its last
 //! completion; no borrow is held while a waker runs.
 
+mod bell;
 mod buffers;
 mod ops;
+mod owner;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering, fence};
-use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, Waker};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
 
+pub use bell::Bell;
 use buffers::{BufferId, Buffers};
 pub(in crate::io) use ops::Keep;
-use ops::{Accepted, Op, OpId, OpState, Ops, Piece, Received};
+use ops::{OpId, OpState, Ops};
+pub(in crate::io) use owner::OpOwner;
 
 /// Sizes of a ring.
 const SUBMISSIONS: u32 = 256;
@@ -53,68 +52,6 @@ const ACCEPTED_MAX: usize = 64;
 const USER_DATA_IGNORED: u64 = u64::MAX;
 const USER_DATA_BELL: u64 = u64::MAX - 1;
 const USER_DATA_STOP: u64 = u64::MAX - 2;
-
-/// What other threads may know of a core: whether it sleeps, how to wake it, and whether
-/// it was asked to stop.
-#[derive(Debug)]
-pub struct Bell {
-    sleeping: AtomicBool,
-    /// Descriptor of the core's ring; -1 before it stands and after it is gone.
-    ring: AtomicI32,
-    /// A second descriptor of that ring, so that its number isn't reused while somebody
-    /// might still ring it.
-    ring_kept: OnceLock<OwnedFd>,
-    stop: AtomicBool,
-    /// Wakes the core for a stop from a thread without a ring; a simulated core needs none.
-    stop_event: Option<OwnedFd>,
-}
-
-impl Bell {
-    pub(in crate::io) fn new() -> io::Result<Bell> {
-        // SAFETY: plain system call; the descriptor it returns is owned by nobody else.
-        let stop_event = unsafe {
-            let fd = libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK);
-            if fd < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            OwnedFd::from_raw_fd(fd)
-        };
-        Ok(Bell {
-            sleeping: AtomicBool::new(false),
-            ring: AtomicI32::new(-1),
-            ring_kept: OnceLock::new(),
-            stop: AtomicBool::new(false),
-            stop_event: Some(stop_event),
-        })
-    }
-
-    /// For a core that never sleeps in a ring.
-    pub(in crate::io) fn without_ring() -> Bell {
-        Bell {
-            sleeping: AtomicBool::new(false),
-            ring: AtomicI32::new(-1),
-            ring_kept: OnceLock::new(),
-            stop: AtomicBool::new(false),
-            stop_event: None,
-        }
-    }
-
-    /// Asks the core to stop; allowed in a signal handler.
-    pub(in crate::io) fn stop(&self) {
-        self.stop.store(true, Ordering::SeqCst);
-        let Some(event) = &self.stop_event else {
-            return;
-        };
-        let one = 1u64.to_ne_bytes();
-        // SAFETY: writes eight bytes from a live array to a descriptor that `self` owns.
-        // It can fail only because the counter is full, and then the core is awake.
-        unsafe { libc::write(event.as_raw_fd(), one.as_ptr().cast(), one.len()) };
-    }
-
-    pub(in crate::io) fn is_stopping(&self) -> bool {
-        self.stop.load(Ordering::SeqCst)
-    }
-}
 
 /// Counters of a driver, from its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -184,10 +121,7 @@ impl Driver {
             }
             OwnedFd::from_raw_fd(fd)
         };
-        bell.ring.store(second.as_raw_fd(), Ordering::SeqCst);
-        bell.ring_kept
-            .set(second)
-            .expect("a bell belongs to one driver");
+        bell.hang(second);
         let driver = Driver {
             state: RefCell::new(State {
                 ring,
@@ -201,9 +135,8 @@ impl Driver {
             turn: Cell::new(0),
             stats: RefCell::new(DriverStats::default()),
         };
-        if let Some(event) = &driver.bell.stop_event {
-            let event = types::Fd(event.as_raw_fd());
-            let wait = opcode::PollAdd::new(event, libc::POLLIN as u32).build();
+        if let Some(event) = driver.bell.stop_event() {
+            let wait = opcode::PollAdd::new(types::Fd(event), libc::POLLIN as u32).build();
             driver.push(wait.user_data(USER_DATA_STOP));
             driver.state.borrow_mut().stop_armed = true;
         }
@@ -262,31 +195,20 @@ impl Driver {
         timeout: Option<Duration>,
         has_work: impl FnOnce() -> bool,
     ) -> usize {
-        self.bell.sleeping.store(true, Ordering::SeqCst);
-        // Pairs with the fence in `ring_bell`: either the sender sees that we sleep, or we
-        // see what it has pushed.
-        fence(Ordering::SeqCst);
+        self.bell.fall_asleep();
         if !has_work() {
             self.stats.borrow_mut().parks += 1;
             self.turn.set(self.turn.get() + 1);
             self.flush_deferred();
             self.enter(1, timeout);
         }
-        self.bell.sleeping.store(false, Ordering::SeqCst);
+        self.bell.wake_up();
         self.dispatch()
     }
 
     /// Wakes another core if it sleeps. What it is to find must have been pushed before.
     pub(in crate::io) fn ring_bell(&self, other: &Bell) {
-        fence(Ordering::SeqCst);
-        if !other.sleeping.load(Ordering::Relaxed) || !other.sleeping.swap(false, Ordering::AcqRel)
-        {
-            return;
-        }
-        let ring = other.ring.load(Ordering::Relaxed);
-        if ring < 0 {
-            return;
-        }
+        let Some(ring) = other.sleeper() else { return };
         self.stats.borrow_mut().bells_rung += 1;
         let message = opcode::MsgRingData::new(types::Fd(ring), 0, USER_DATA_BELL, None)
             .build()
@@ -300,7 +222,7 @@ impl Driver {
     /// Cancels everything and waits until the kernel has let go of it. Owners must have
     /// been dropped: what they would have received is thrown away.
     pub(in crate::io) fn drain(&self) {
-        self.bell.ring.store(-1, Ordering::SeqCst);
+        self.bell.take_down();
         loop {
             {
                 let state = self.state.borrow();
@@ -324,168 +246,6 @@ impl Driver {
         let state = self.state.borrow();
         // It fails only if nothing is registered, and then there is nothing to undo.
         let _ = state.buffers.unregister(&state.ring);
-    }
-
-    // The futures' side.
-
-    /// Runs a single-shot operation; the result is the kernel's, an errno negative. When
-    /// the future is dropped, the operation is cancelled if `cancel`, else left to end.
-    ///
-    /// # Safety
-    /// Whatever `entry` points at or names must be owned by `keep`.
-    pub(in crate::io) unsafe fn once(
-        self: &Rc<Self>,
-        entry: squeue::Entry,
-        keep: Keep,
-        cancel: bool,
-    ) -> impl Future<Output = i32> + use<> {
-        let id = {
-            let mut state = self.state.borrow_mut();
-            let id = state.ops.add(OpState::Once(None), keep);
-            state.ops.set_in_flight(id);
-            id
-        };
-        self.push(entry.user_data(id.user_data()));
-        let owner = OpOwner {
-            driver: self.clone(),
-            id,
-            cancel,
-        };
-        async move {
-            poll_fn(|cx| owner.driver.poll_once(owner.id, cx)).await
-            // `owner` is dropped here, or wherever the future is dropped.
-        }
-    }
-
-    /// Waits until a socket takes more bytes (or has failed, which a send then tells).
-    pub(in crate::io) async fn writable(self: &Rc<Self>, socket: &Rc<OwnedFd>) {
-        let fd = types::Fd(socket.as_raw_fd());
-        let entry = opcode::PollAdd::new(fd, libc::POLLOUT as u32).build();
-        // SAFETY: the entry names the socket, which `Keep` owns.
-        unsafe { self.once(entry, Keep::Socket(socket.clone()), true) }.await;
-    }
-
-    /// A slot for accepting; it starts at the first poll.
-    pub(in crate::io) fn acceptor(self: &Rc<Self>, listener: Rc<OwnedFd>) -> OpOwner {
-        self.owner(OpState::Accept(Accepted::default()), Keep::Socket(listener))
-    }
-
-    /// A slot for receiving; it starts at the first poll.
-    pub(in crate::io) fn receiver(self: &Rc<Self>, socket: Rc<OwnedFd>) -> OpOwner {
-        self.owner(OpState::Receive(Received::default()), Keep::Socket(socket))
-    }
-
-    fn owner(self: &Rc<Self>, state: OpState, keep: Keep) -> OpOwner {
-        OpOwner {
-            id: self.state.borrow_mut().ops.add(state, keep),
-            driver: self.clone(),
-            cancel: true,
-        }
-    }
-
-    fn poll_once(&self, id: OpId, cx: &Context<'_>) -> Poll<i32> {
-        let mut state = self.state.borrow_mut();
-        let op = state.ops.get_mut(id);
-        let OpState::Once(result) = &mut op.state else {
-            unreachable!("a single-shot slot")
-        };
-        match result.take() {
-            Some(result) => Poll::Ready(result),
-            None => {
-                set_waker(&mut op.waker, cx);
-                Poll::Pending
-            }
-        }
-    }
-
-    fn poll_accept(&self, id: OpId, cx: &Context<'_>) -> Poll<io::Result<OwnedFd>> {
-        let mut state = self.state.borrow_mut();
-        let op = state.ops.get_mut(id);
-        let OpState::Accept(accepted) = &mut op.state else {
-            unreachable!("a slot for accepting")
-        };
-        if let Some(socket) = accepted.sockets.pop_front() {
-            return Poll::Ready(Ok(socket));
-        }
-        if let Some(errno) = accepted.error.take() {
-            return Poll::Ready(Err(io::Error::from_raw_os_error(errno)));
-        }
-        set_waker(&mut op.waker, cx);
-        if !op.in_flight {
-            let Keep::Socket(listener) = &op.keep else {
-                unreachable!("an acceptor keeps its listener")
-            };
-            let entry = opcode::AcceptMulti::new(types::Fd(listener.as_raw_fd()))
-                .flags(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC)
-                .build();
-            state.ops.set_in_flight(id);
-            drop(state);
-            self.push(entry.user_data(id.user_data()));
-        }
-        Poll::Pending
-    }
-
-    fn poll_receive(
-        &self,
-        id: OpId,
-        into: &mut BytesMut,
-        cx: &Context<'_>,
-    ) -> Poll<io::Result<usize>> {
-        let mut state = self.state.borrow_mut();
-        let state_ref = &mut *state;
-        let op = state_ref.ops.get_mut(id);
-        let OpState::Receive(received) = &mut op.state else {
-            unreachable!("a slot for receiving")
-        };
-        if received.bytes > 0 {
-            let count = std::mem::take(&mut received.bytes);
-            into.reserve(count);
-            for piece in received.pieces.drain(..) {
-                match piece {
-                    Piece::Lent { buffer, len } => {
-                        into.extend_from_slice(state_ref.buffers.bytes(buffer, len));
-                        state_ref.buffers.give(buffer);
-                    }
-                    Piece::Copied(bytes) => into.extend_from_slice(&bytes),
-                }
-            }
-            return Poll::Ready(Ok(count));
-        }
-        match received.end {
-            Some(0) => return Poll::Ready(Ok(0)),
-            Some(errno) => return Poll::Ready(Err(io::Error::from_raw_os_error(errno))),
-            None => {}
-        }
-        set_waker(&mut op.waker, cx);
-        if !op.in_flight {
-            let Keep::Socket(socket) = &op.keep else {
-                unreachable!("a receiver keeps its socket")
-            };
-            let fd = types::Fd(socket.as_raw_fd());
-            let entry = opcode::RecvMulti::new(fd, buffers::GROUP).build();
-            state.ops.set_in_flight(id);
-            drop(state);
-            self.push(entry.user_data(id.user_data()));
-        }
-        Poll::Pending
-    }
-
-    /// Stops a receive and waits until the kernel has posted its last bytes, which stay in
-    /// the slot.
-    fn poll_stopped(&self, id: OpId, cx: &Context<'_>) -> Poll<()> {
-        let cancel = {
-            let mut state = self.state.borrow_mut();
-            let op = state.ops.get_mut(id);
-            if !op.in_flight {
-                return Poll::Ready(());
-            }
-            set_waker(&mut op.waker, cx);
-            !std::mem::replace(&mut op.cancelling, true)
-        };
-        if cancel {
-            self.push_cancel(id);
-        }
-        Poll::Pending
     }
 
     // Submissions.
@@ -609,21 +369,21 @@ impl Driver {
         match &mut op.state {
             OpState::Once(slot) => *slot = Some(result),
             OpState::Accept(accepted) => {
-                on_accepted(accepted, result);
+                accepted.on_completion(result);
                 pause = accepted.sockets.len() >= ACCEPTED_MAX;
             }
             OpState::Receive(received) => {
                 let buffer = cqueue::buffer_select(flags).map(BufferId);
                 let turn = self.turn.get();
                 let waited = received.bytes >= RECEIVED_BYTES_MAX && received.since_turn < turn;
-                on_received(received, buffers, result, buffer, turn);
+                received.on_completion(buffers, result, buffer, turn);
                 let mut stats = self.stats.borrow_mut();
                 stats.receives_without_buffer += u64::from(result == -libc::ENOBUFS);
                 pause = waited;
             }
         }
         if !op.owned {
-            discard(op, buffers);
+            op.discard(buffers);
         }
         let pause =
             pause && op.in_flight && op.owned && !std::mem::replace(&mut op.cancelling, true);
@@ -638,72 +398,6 @@ impl Driver {
             waker.wake();
         }
         drop(freed);
-    }
-
-    /// The owner of a slot is gone.
-    fn release(&self, id: OpId, cancel: bool) {
-        let (cancel, waker, freed) = {
-            let mut state = self.state.borrow_mut();
-            let State { ops, buffers, .. } = &mut *state;
-            let op = ops.get_mut(id);
-            op.owned = false;
-            let waker = op.waker.take();
-            discard(op, buffers);
-            let cancel = cancel && op.in_flight && !std::mem::replace(&mut op.cancelling, true);
-            (cancel, waker, ops.free_if_unused(id))
-        };
-        if cancel {
-            self.push_cancel(id);
-        }
-        drop((waker, freed));
-    }
-}
-
-/// The right to a slot; dropping it cancels the operation.
-pub(in crate::io) struct OpOwner {
-    driver: Rc<Driver>,
-    id: OpId,
-    cancel: bool,
-}
-
-impl OpOwner {
-    /// The next accepted connection, non-blocking and close-on-exec.
-    pub(in crate::io) fn poll_accept(&self, cx: &Context<'_>) -> Poll<io::Result<OwnedFd>> {
-        self.driver.poll_accept(self.id, cx)
-    }
-
-    /// Appends what has arrived; 0 at the end.
-    pub(in crate::io) fn poll_receive(
-        &self,
-        into: &mut BytesMut,
-        cx: &Context<'_>,
-    ) -> Poll<io::Result<usize>> {
-        self.driver.poll_receive(self.id, into, cx)
-    }
-
-    /// Stops the operation; what had arrived can still be polled for, which starts it anew.
-    pub(in crate::io) async fn stop(&self) {
-        poll_fn(|cx| self.driver.poll_stopped(self.id, cx)).await;
-    }
-
-    /// Takes what has arrived without starting the operation anew.
-    pub(in crate::io) fn take_received(&self, into: &mut BytesMut) {
-        let pending = {
-            let mut state = self.driver.state.borrow_mut();
-            let op = state.ops.get_mut(self.id);
-            assert!(!op.in_flight, "the operation was stopped");
-            matches!(&op.state, OpState::Receive(received) if received.bytes > 0)
-        };
-        if pending {
-            let cx = Context::from_waker(Waker::noop());
-            let _ = self.poll_receive(into, &cx);
-        }
-    }
-}
-
-impl Drop for OpOwner {
-    fn drop(&mut self) {
-        self.driver.release(self.id, self.cancel);
     }
 }
 
@@ -729,74 +423,156 @@ fn check_enter(result: io::Result<usize>) {
     }
 }
 
-fn on_accepted(accepted: &mut Accepted, result: i32) {
-    if result >= 0 {
-        // SAFETY: the kernel has just made this descriptor for us.
-        accepted
-            .sockets
-            .push_back(unsafe { OwnedFd::from_raw_fd(result as RawFd) });
-    } else if !matches!(-result, libc::ECANCELED | libc::EINTR | libc::EAGAIN) {
-        accepted.error = Some(-result);
-    }
-}
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+    use std::pin::{Pin, pin};
+    use std::rc::Rc;
+    use std::task::{Context, Poll, Waker};
 
-fn on_received(
-    received: &mut Received,
-    buffers: &mut Buffers,
-    result: i32,
-    buffer: Option<BufferId>,
-    turn: u64,
-) {
-    if let Some(buffer) = buffer {
-        buffers.take(buffer);
-        let len = usize::try_from(result).unwrap_or(0);
-        if len == 0 {
-            buffers.give(buffer);
-        } else if buffers.are_scarce() {
-            received
-                .pieces
-                .push_back(Piece::Copied(BytesMut::from(buffers.bytes(buffer, len))));
-            buffers.give(buffer);
-        } else {
-            received.pieces.push_back(Piece::Lent { buffer, len });
-        }
-        if received.bytes == 0 {
-            received.since_turn = turn;
-        }
-        received.bytes += len;
-    }
-    match result {
-        0 => received.end = Some(0),
-        1.. => {}
-        // Started again at the next poll: buffers have come back by then, or we had
-        // stopped it ourselves.
-        _ if matches!(
-            -result,
-            libc::ENOBUFS | libc::ECANCELED | libc::EINTR | libc::EAGAIN
-        ) => {}
-        _ => received.end = Some(-result),
-    }
-}
+    use bytes::BytesMut;
 
-/// Throws away what a slot has received for an owner that is gone.
-fn discard(op: &mut Op, buffers: &mut Buffers) {
-    match &mut op.state {
-        OpState::Once(_) => {}
-        OpState::Accept(accepted) => accepted.sockets.clear(),
-        OpState::Receive(received) => {
-            received.bytes = 0;
-            for piece in received.pieces.drain(..) {
-                if let Piece::Lent { buffer, .. } = piece {
-                    buffers.give(buffer);
+    use super::*;
+
+    fn driver(buffers: u16, bytes: u32) -> Rc<Driver> {
+        let bell = Arc::new(Bell::new().unwrap());
+        Rc::new(Driver::new(bell, buffers, bytes).unwrap())
+    }
+
+    /// A pair of sockets, the first in the driver's hands.
+    fn pair() -> (Rc<OwnedFd>, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        (Rc::new(ours.into()), theirs)
+    }
+
+    fn poll<T>(future: &mut Pin<&mut impl Future<Output = T>>) -> Poll<T> {
+        future
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// Turns until a future is ready, a bounded number of times.
+    fn finish<T>(driver: &Driver, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        for _ in 0..1_000 {
+            if let Poll::Ready(output) = poll(&mut future) {
+                return output;
+            }
+            driver.park(Some(Duration::from_millis(10)), || false);
+        }
+        panic!("the operation did not finish");
+    }
+
+    #[test]
+    fn more_completions_than_the_queue_holds_are_all_delivered() {
+        let driver = driver(8, 512);
+        let (ours, _theirs) = pair();
+        // Each is ready at once: the socket takes bytes.
+        let count = COMPLETIONS as usize * 2 + 100;
+        let mut waiting: Vec<_> = (0..count)
+            .map(|_| {
+                let (driver, ours) = (driver.clone(), ours.clone());
+                Box::pin(async move { driver.writable(&ours).await })
+            })
+            .collect();
+        // Nobody takes completions meanwhile.
+        for future in &mut waiting {
+            assert!(poll(&mut future.as_mut()).is_pending());
+        }
+        for future in waiting {
+            finish(&driver, future);
+        }
+        let stats = driver.stats();
+        assert!(stats.completions >= count as u64, "{stats:?}");
+        assert_eq!(driver.state.borrow().ops.in_flight(), 0);
+        driver.drain();
+    }
+
+    #[test]
+    fn an_operation_whose_owner_is_gone_keeps_its_socket_until_it_has_landed() {
+        let driver = driver(8, 512);
+        let (ours, theirs) = pair();
+        let receiver = driver.receiver(ours.clone());
+        let mut into = BytesMut::new();
+        let cx = Context::from_waker(Waker::noop());
+        assert!(receiver.poll_receive(&mut into, &cx).is_pending());
+        driver.turn();
+        // Bytes that arrive for nobody go back to the pool.
+        (&theirs).write_all(&[1; 2_000]).unwrap();
+        drop(receiver);
+        assert_eq!(Rc::strong_count(&ours), 2);
+        for _ in 0..10 {
+            driver.park(Some(Duration::from_millis(1)), || false);
+        }
+        assert_eq!(Rc::strong_count(&ours), 1);
+        let again = driver.receiver(ours);
+        (&theirs).write_all(&[2; 4_096]).unwrap();
+        finish(&driver, async {
+            while into.len() < 4_096 {
+                let received = std::future::poll_fn(|cx| again.poll_receive(&mut into, cx));
+                assert!(received.await.unwrap() > 0);
+            }
+        });
+        drop(again);
+        driver.drain();
+        assert_eq!(driver.state.borrow().ops.in_flight(), 0);
+    }
+
+    #[test]
+    fn bytes_stay_in_order_when_buffers_run_out() {
+        let driver = driver(4, 64);
+        let (ours, theirs) = pair();
+        let receiver = driver.receiver(ours);
+        let sent: Vec<u8> = (0..10_000u32).map(|i| (i % 251) as u8).collect();
+        let copy = sent.clone();
+        let writer = std::thread::spawn(move || (&theirs).write_all(&copy).unwrap());
+        let mut into = BytesMut::new();
+        finish(&driver, async {
+            loop {
+                let received = std::future::poll_fn(|cx| receiver.poll_receive(&mut into, cx));
+                if received.await.unwrap() == 0 {
+                    break;
                 }
             }
-        }
+        });
+        writer.join().unwrap();
+        assert!(into == sent);
+        assert!(driver.stats().receives_without_buffer > 0);
+        drop(receiver);
+        driver.drain();
     }
-}
 
-fn set_waker(slot: &mut Option<Waker>, cx: &Context<'_>) {
-    match slot {
-        Some(waker) if waker.will_wake(cx.waker()) => {}
-        _ => *slot = Some(cx.waker().clone()),
+    #[test]
+    fn a_sleeping_driver_is_woken_by_another_and_a_waking_one_is_not_rung() {
+        let first = driver(8, 64);
+        let bell = Arc::new(Bell::new().unwrap());
+        let (tell, told) = std::sync::mpsc::channel();
+        let second = std::thread::spawn({
+            let bell = bell.clone();
+            move || {
+                let driver = Driver::new(bell, 8, 64).unwrap();
+                // The stop's poll is the first thing to be submitted.
+                driver.turn();
+                tell.send(()).unwrap();
+                let came = driver.park(Some(Duration::from_secs(20)), || false);
+                driver.drain();
+                came
+            }
+        });
+        told.recv().unwrap();
+        for _ in 0..10_000 {
+            first.ring_bell(&bell);
+            if first.stats().bells_rung > 0 {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(second.join().unwrap(), 1);
+        first.ring_bell(&bell);
+        assert_eq!(first.stats().bells_rung, 1, "it is gone");
+        first.drain();
     }
 }

@@ -8,7 +8,7 @@
 //! an owner may be dropped at any time.
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -16,7 +16,7 @@ use std::task::Waker;
 use bytes::BytesMut;
 use slab::Slab;
 
-use super::buffers::BufferId;
+use super::buffers::{BufferId, Buffers};
 use crate::io::File;
 
 /// What must outlive an operation.
@@ -161,5 +161,98 @@ impl Ops {
 
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight
+    }
+}
+
+impl Accepted {
+    /// Takes a completion of a multishot accept.
+    pub(super) fn on_completion(&mut self, result: i32) {
+        if result >= 0 {
+            // SAFETY: the kernel has just made this descriptor for us.
+            let socket = unsafe { OwnedFd::from_raw_fd(result as RawFd) };
+            self.sockets.push_back(socket);
+        } else if !matches!(-result, libc::ECANCELED | libc::EINTR | libc::EAGAIN) {
+            self.error = Some(-result);
+        }
+    }
+}
+
+impl Received {
+    /// Takes a completion of a multishot receive, with the buffer that it filled.
+    pub(super) fn on_completion(
+        &mut self,
+        buffers: &mut Buffers,
+        result: i32,
+        buffer: Option<BufferId>,
+        turn: u64,
+    ) {
+        if let Some(buffer) = buffer {
+            buffers.take(buffer);
+            self.keep(buffers, buffer, usize::try_from(result).unwrap_or(0), turn);
+        }
+        match result {
+            0 => self.end = Some(0),
+            1.. => {}
+            // Started again at the next poll: buffers have come back by then, or we had
+            // stopped it ourselves.
+            _ if matches!(
+                -result,
+                libc::ENOBUFS | libc::ECANCELED | libc::EINTR | libc::EAGAIN
+            ) => {}
+            _ => self.end = Some(-result),
+        }
+    }
+
+    fn keep(&mut self, buffers: &mut Buffers, buffer: BufferId, len: usize, turn: u64) {
+        if len == 0 {
+            buffers.give(buffer);
+            return;
+        }
+        if self.bytes == 0 {
+            self.since_turn = turn;
+        }
+        self.bytes += len;
+        if buffers.are_scarce() {
+            // Whoever doesn't take its bytes must not keep the others from receiving.
+            let copy = BytesMut::from(buffers.bytes(buffer, len));
+            self.pieces.push_back(Piece::Copied(copy));
+            buffers.give(buffer);
+        } else {
+            self.pieces.push_back(Piece::Lent { buffer, len });
+        }
+    }
+
+    /// Moves all bytes to the end of `into`; returns how many.
+    pub(super) fn take(&mut self, buffers: &mut Buffers, into: &mut BytesMut) -> usize {
+        let count = std::mem::take(&mut self.bytes);
+        into.reserve(count);
+        for piece in self.pieces.drain(..) {
+            match piece {
+                Piece::Lent { buffer, len } => {
+                    into.extend_from_slice(buffers.bytes(buffer, len));
+                    buffers.give(buffer);
+                }
+                Piece::Copied(bytes) => into.extend_from_slice(&bytes),
+            }
+        }
+        count
+    }
+}
+
+impl Op {
+    /// Throws away what was received for an owner that is gone.
+    pub(super) fn discard(&mut self, buffers: &mut Buffers) {
+        match &mut self.state {
+            OpState::Once(_) => {}
+            OpState::Accept(accepted) => accepted.sockets.clear(),
+            OpState::Receive(received) => {
+                received.bytes = 0;
+                for piece in received.pieces.drain(..) {
+                    if let Piece::Lent { buffer, .. } = piece {
+                        buffers.give(buffer);
+                    }
+                }
+            }
+        }
     }
 }

@@ -1,0 +1,114 @@
+//! The doorbell of a core: what other threads may know of it, and how they wake it.
+//!
+//! A core that goes to sleep says so, fences, and looks once more for work; a sender pushes
+//! its work, fences, and rings only a core that sleeps. One of the two always sees the
+//! other. Other cores ring through their rings (`Driver::ring_bell`), the cheapest way;
+//! a thread without a ring can only ask for a stop.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering, fence};
+
+/// What other threads may know of a core: whether it sleeps, how to wake it, and whether
+/// it was asked to stop.
+#[derive(Debug)]
+pub struct Bell {
+    sleeping: AtomicBool,
+    /// Descriptor of the core's ring; -1 before it stands and after it is gone.
+    ring: AtomicI32,
+    /// A second descriptor of that ring, so that its number isn't reused while somebody
+    /// might still ring it.
+    ring_kept: OnceLock<OwnedFd>,
+    stop: AtomicBool,
+    /// Wakes the core for a stop from a thread without a ring; a simulated core needs none.
+    stop_event: Option<OwnedFd>,
+}
+
+impl Bell {
+    pub(in crate::io) fn new() -> io::Result<Bell> {
+        // SAFETY: plain system call; the descriptor it returns is owned by nobody else.
+        let stop_event = unsafe {
+            let fd = libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK);
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            OwnedFd::from_raw_fd(fd)
+        };
+        Ok(Bell {
+            sleeping: AtomicBool::new(false),
+            ring: AtomicI32::new(-1),
+            ring_kept: OnceLock::new(),
+            stop: AtomicBool::new(false),
+            stop_event: Some(stop_event),
+        })
+    }
+
+    /// For a core that never sleeps in a ring.
+    pub(in crate::io) fn without_ring() -> Bell {
+        Bell {
+            sleeping: AtomicBool::new(false),
+            ring: AtomicI32::new(-1),
+            ring_kept: OnceLock::new(),
+            stop: AtomicBool::new(false),
+            stop_event: None,
+        }
+    }
+
+    /// Asks the core to stop; allowed in a signal handler.
+    pub(in crate::io) fn stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+        let Some(event) = &self.stop_event else {
+            return;
+        };
+        let one = 1u64.to_ne_bytes();
+        // SAFETY: writes eight bytes from a live array to a descriptor that `self` owns.
+        // It can fail only because the counter is full, and then the core is awake.
+        unsafe { libc::write(event.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    }
+
+    pub(in crate::io) fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn stop_event(&self) -> Option<RawFd> {
+        self.stop_event.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// Makes the bell ring the ring of a descriptor; `second` is a duplicate of it.
+    pub(super) fn hang(&self, second: OwnedFd) {
+        self.ring.store(second.as_raw_fd(), Ordering::SeqCst);
+        self.ring_kept
+            .set(second)
+            .expect("a bell belongs to one driver");
+    }
+
+    /// The core ends: nobody needs to ring any more.
+    pub(super) fn take_down(&self) {
+        self.ring.store(-1, Ordering::SeqCst);
+    }
+
+    /// The core is about to sleep. It must look for work once more after this.
+    pub(super) fn fall_asleep(&self) {
+        self.sleeping.store(true, Ordering::SeqCst);
+        // Pairs with the fence in `sleeper`.
+        fence(Ordering::SeqCst);
+    }
+
+    pub(super) fn wake_up(&self) {
+        self.sleeping.store(false, Ordering::SeqCst);
+    }
+
+    /// The ring to be rung, if the core sleeps and nobody else is ringing it. What it is
+    /// to find must have been pushed before.
+    pub(super) fn sleeper(&self) -> Option<RawFd> {
+        // Pairs with the fence in `fall_asleep`: either we see that it sleeps, or it sees
+        // what was pushed.
+        fence(Ordering::SeqCst);
+        if !self.sleeping.load(Ordering::Relaxed) || !self.sleeping.swap(false, Ordering::AcqRel) {
+            return None;
+        }
+        let ring = self.ring.load(Ordering::Relaxed);
+        (ring >= 0).then_some(ring)
+    }
+}
