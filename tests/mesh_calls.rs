@@ -6,7 +6,7 @@ use std::time::Duration;
 use ottla::base::CoreId;
 use ottla::io::local::or_deadline;
 use ottla::io::{Backend, CoreConfig, CoreHandle, Queue, Rt, run_core};
-use ottla::mesh::{Port, PortSeed, mesh};
+use ottla::mesh::{Gone, Port, PortSeed, mesh};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -86,4 +86,138 @@ fn four_cores_call_each_other_over_full_rings() {
     for handle in handles {
         assert_eq!(handle.join(), CALLS);
     }
+}
+
+/// Runs one main per core to the end.
+fn join<T>(handles: Vec<CoreHandle<T>>) -> Vec<T> {
+    handles.into_iter().map(CoreHandle::join).collect()
+}
+
+#[test]
+fn calls_arrive_in_order_and_replies_come_in_any() {
+    let handles = start(mesh(2, 8), async |rt: Rt, port: Port<u64, u64>| {
+        let other = CoreId(1 - rt.core().0);
+        if rt.core().0 == 0 {
+            // More than the ring and its outstanding calls take: the rest waits in line.
+            let calls: Vec<_> = (0..200).map(|n| port.call(other, n)).collect();
+            for (n, call) in calls.into_iter().enumerate() {
+                assert_eq!(call.await, Ok(n as u64 + 1_000));
+            }
+        } else {
+            let mut kept = Vec::new();
+            for n in 0..200u64 {
+                let (from, question, slot) = port.next_request().await;
+                assert_eq!((from, question), (other, n));
+                kept.push((slot, question));
+                // At most 32 are unanswered, so these must be answered for more to come.
+                if kept.len() == 30 {
+                    while let Some((slot, question)) = kept.pop() {
+                        port.reply(slot, question + 1_000);
+                    }
+                }
+            }
+            for (slot, question) in kept {
+                slot.reply(question + 1_000);
+            }
+        }
+    });
+    join(handles);
+}
+
+#[test]
+fn a_core_calls_itself() {
+    let handles = start(mesh(1, 1), async |rt: Rt, port: Port<u64, u64>| {
+        serve_doubles(&rt, &port);
+        let calls: Vec<_> = (0..10).map(|n| port.call(CoreId(0), n)).collect();
+        let mut sum = 0;
+        for call in calls {
+            sum += call.await.unwrap();
+        }
+        sum
+    });
+    assert_eq!(join(handles), [90]);
+}
+
+#[test]
+fn a_dropped_slot_and_an_ended_core_answer_gone() {
+    let handles = start(mesh(3, 4), async |rt: Rt, port: Port<u64, u64>| {
+        match rt.core().0 {
+            // Drops one request, then ends with one slot kept and others not taken.
+            1 => {
+                let (_, _, slot) = port.next_request().await;
+                drop(slot);
+                let kept = port.next_request().await;
+                rt.sleep(Duration::from_millis(50)).await;
+                drop(kept);
+                Vec::new()
+            }
+            0 => {
+                let first = port.call(CoreId(1), 0).await;
+                let calls: Vec<_> = (0..100).map(|n| port.call(CoreId(1), n)).collect();
+                let mut answers = vec![first];
+                for call in calls {
+                    answers.push(call.await);
+                }
+                // And whoever asks later.
+                answers.push(port.call(CoreId(1), 7).await);
+                answers
+            }
+            _ => Vec::new(),
+        }
+    });
+    let answers = join(handles);
+    assert_eq!(answers[0], [Err(Gone); 102]);
+}
+
+#[test]
+fn abandoned_calls_free_their_places() {
+    let handles = start(mesh(2, 1), async |rt: Rt, port: Port<u64, u64>| {
+        if rt.core().0 == 1 {
+            serve_doubles(&rt, &port);
+            rt.stopping().await;
+            return;
+        }
+        for n in 0..2_000u64 {
+            // Some are under way, some wait in line, some are answered already.
+            let abandoned: Vec<_> = (0..n % 12).map(|n| port.call(CoreId(1), n)).collect();
+            if n.is_multiple_of(3) {
+                rt.yield_now().await;
+            }
+            drop(abandoned);
+            if n.is_multiple_of(7) {
+                let soon = rt.now() + PATIENCE;
+                let answer = or_deadline(&rt, port.call(CoreId(1), n), soon).await;
+                assert_eq!(answer, Ok(Ok(n * 2)));
+            }
+        }
+    });
+    let server = handles[1].stopper();
+    let mut handles = handles.into_iter();
+    handles.next().unwrap().join();
+    server.stop();
+    handles.next().unwrap().join();
+}
+
+#[test]
+fn a_core_may_attach_long_after_it_was_called() {
+    let mut seeds = mesh(2, 4).into_iter();
+    let (first, second) = (seeds.next().unwrap(), seeds.next().unwrap());
+    let caller = start(vec![first], async |rt: Rt, port: Port<u64, u64>| {
+        let calls: Vec<_> = (0..20).map(|n| port.call(CoreId(1), n)).collect();
+        let mut sum = 0;
+        for call in calls {
+            let soon = rt.now() + PATIENCE;
+            sum += or_deadline(&rt, call, soon).await.unwrap().unwrap();
+        }
+        sum
+    });
+    std::thread::sleep(Duration::from_millis(50));
+    let server = start(vec![second], async |rt: Rt, port: Port<u64, u64>| {
+        serve_doubles(&rt, &port);
+        rt.stopping().await;
+        0
+    });
+    assert_eq!(join(caller), [380]);
+    server[0].stopper().stop();
+    join(server);
 }
