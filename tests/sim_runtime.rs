@@ -34,6 +34,7 @@ fn sleeps_take_no_time() {
 /// Three cores whose tasks call each other; the order of what happens.
 fn calls(seed: u64) -> (Vec<(u16, u64)>, String) {
     sim::run(seed, |sim| {
+        sim.keep_trace();
         let node = sim.add_node(3);
         let cores = sim.boot(node);
         let order = Rc::new(RefCell::new(Vec::new()));
@@ -185,6 +186,7 @@ async fn produce(
 /// everything that happened.
 fn crash_and_recover(seed: u64) -> (usize, String) {
     sim::run(seed, |sim| {
+        sim.keep_trace();
         let (server, clients) = (sim.add_node(3), sim.add_node(1));
         let at = SocketAddr::new(sim.ip(server), 9_092);
         let client = sim.boot(clients).remove(0);

@@ -16,6 +16,7 @@
 mod core;
 mod disk;
 mod net;
+mod trace;
 mod world;
 
 use std::net::IpAddr;
@@ -35,8 +36,8 @@ pub struct Sim {
     seed: u64,
 }
 
-/// Runs a scenario in a world of its own. When it panics, the seed that replays it is
-/// printed.
+/// Runs a scenario in a world of its own. When it panics, the last things that happened
+/// are printed, and the seed that replays it.
 pub fn run<T>(seed: u64, scenario: impl FnOnce(&Sim) -> T) -> T {
     let sim = Sim {
         world: World::new(seed),
@@ -122,15 +123,36 @@ impl Sim {
         while self.now() < until && self.world.step(until) {}
     }
 
-    /// Everything that has happened so far, one line each.
+    /// Notes a line in the trace, beside what the world itself notes.
+    pub fn note(&self, line: std::fmt::Arguments<'_>) {
+        self.world.note(line);
+    }
+
+    /// A number that tells histories apart: two runs of one seed have the same.
+    pub fn digest(&self) -> u64 {
+        self.world.trace.borrow().digest()
+    }
+
+    /// Keeps every line of the trace from now on, for [`trace`](Self::trace).
+    pub fn keep_trace(&self) {
+        self.world.trace.borrow_mut().keep();
+    }
+
+    /// Everything that has happened since `keep_trace`, one line each.
     pub fn trace(&self) -> String {
-        self.world.trace()
+        self.world.trace.borrow().kept().to_owned()
     }
 }
 
 impl Drop for Sim {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            // The scenario may have failed while it noted something.
+            if let Ok(trace) = self.world.trace.try_borrow() {
+                for line in trace.last() {
+                    eprintln!("{line}");
+                }
+            }
             eprintln!("the simulation failed; replay it with seed {}", self.seed);
             // Tasks that were being polled are in pieces: nothing is dropped.
             return;

@@ -11,13 +11,13 @@
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::fmt::Write as _;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::core::CoreView;
 use super::disk::SimDisk;
 use super::net::Net;
+use super::trace::Trace;
 use crate::base::{CoreId, Millis, Nanos, Rng};
 use crate::io::{Executor, Host, Queue, Rt, RunQueues};
 
@@ -32,7 +32,7 @@ pub(super) struct World {
     pub(super) net: RefCell<Net>,
     events: RefCell<BinaryHeap<Reverse<Scheduled>>>,
     events_made: Cell<u64>,
-    trace: RefCell<String>,
+    pub(super) trace: RefCell<Trace>,
 }
 
 pub(super) struct Node {
@@ -90,7 +90,7 @@ impl World {
             net: RefCell::new(Net::new()),
             events: RefCell::new(BinaryHeap::new()),
             events_made: Cell::new(0),
-            trace: RefCell::new(String::new()),
+            trace: RefCell::new(Trace::new()),
         })
     }
 
@@ -131,13 +131,7 @@ impl World {
     }
 
     pub(super) fn note(&self, line: std::fmt::Arguments<'_>) {
-        let mut trace = self.trace.borrow_mut();
-        // Writing to a string can't fail.
-        let _ = writeln!(trace, "{} {line}", self.now().0);
-    }
-
-    pub(super) fn trace(&self) -> String {
-        self.trace.borrow().clone()
+        self.trace.borrow_mut().note(self.now(), line);
     }
 
     pub(super) fn add_node(&self, cores: usize) -> NodeId {
