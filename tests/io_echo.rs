@@ -452,3 +452,54 @@ fn listeners_of_several_cores_share_a_port() {
     first.stopper().stop();
     first.join();
 }
+
+#[test]
+fn large_and_small_receives_keep_the_order() {
+    for backend in BACKENDS {
+        let (tell, told) = mpsc::channel();
+        let options = ListenOptions::default();
+        let (core, at) = server(
+            config(backend),
+            options,
+            async move |rt: Rt, stream: Stream| {
+                let (mut total, mut received) = (0usize, BytesMut::new());
+                loop {
+                    // Now with room for a large frame, now without, now after a while.
+                    match rt.rng().below(3) {
+                        0 => received.reserve(300_000),
+                        1 => received = BytesMut::new(),
+                        _ => {}
+                    }
+                    if rt.rng().one_in(10) {
+                        rt.sleep(Duration::from_millis(1)).await;
+                    }
+                    let before = received.len();
+                    let count = stream.recv(&mut received).await.unwrap();
+                    for &byte in &received[before..] {
+                        assert_eq!(byte, (total % 253) as u8);
+                        total += 1;
+                    }
+                    if count == 0 {
+                        break;
+                    }
+                    received.clear();
+                }
+                tell.send(total).unwrap();
+            },
+        );
+        let bytes: Vec<u8> = (0..8_000_000usize).map(|i| (i % 253) as u8).collect();
+        let mut stream = connect(at);
+        let mut rest = &bytes[..];
+        let mut step = 1;
+        while !rest.is_empty() {
+            step = step * 7 % 65_537;
+            let (now, later) = rest.split_at(step.min(rest.len()));
+            stream.write_all(now).unwrap();
+            rest = later;
+        }
+        drop(stream);
+        assert_eq!(told.recv_timeout(PATIENCE), Ok(bytes.len()));
+        core.stopper().stop();
+        core.join();
+    }
+}

@@ -37,6 +37,8 @@ struct Real {
     peer: SocketAddr,
     local: SocketAddr,
     sending: Cell<bool>,
+    /// Bytes received since the receiver last waited.
+    received: Cell<usize>,
 }
 
 /// A connection between two cores: without operations, with the bytes that were received
@@ -55,13 +57,16 @@ enum Detached {
     Sim(SimConnection),
 }
 
-/// A sender that the socket never makes wait lets others in after so many bytes.
-const SENT_BYTES_PER_TURN: usize = 512 << 10;
+/// A sender or receiver that the socket never makes wait lets others in after so many
+/// bytes.
+const BYTES_PER_TURN: usize = 512 << 10;
 
 impl Stream {
     /// Appends whatever has arrived to `into` (at least a byte) and returns how much; 0
     /// when the peer has ended. A dropped future loses nothing. While nobody receives, the
-    /// socket is read no further than about 64 KiB and what one turn brings.
+    /// socket is read no further than about 64 KiB and what one turn brings. With 32 KiB
+    /// or more of spare capacity in `into` (reserved for a large frame), bytes go straight
+    /// from the socket into it.
     pub async fn recv(&self, into: &mut BytesMut) -> io::Result<usize> {
         let real = match &self.0 {
             Kind::Real(real) => real,
@@ -80,7 +85,20 @@ impl Stream {
         let receiver = real
             .receiver
             .get_or_init(|| real.driver.receiver(real.socket.clone()));
-        poll_fn(|cx| receiver.poll_receive(into, cx)).await
+        if real.received.get() >= BYTES_PER_TURN {
+            real.received.set(0);
+            real.rt.yield_now().await;
+        }
+        let mut waited = false;
+        let count = poll_fn(|cx| {
+            let poll = receiver.poll_receive(into, cx);
+            waited |= poll.is_pending();
+            poll
+        })
+        .await?;
+        let before = if waited { 0 } else { real.received.get() };
+        real.received.set(before + count);
+        Ok(count)
     }
 
     /// Sends all of `out`. What was sent is taken off its front, so after an error or a
@@ -101,7 +119,7 @@ impl Stream {
             match send_some(&real.socket, out)? {
                 Sent::Bytes(count) => {
                     since_yield += count;
-                    if since_yield >= SENT_BYTES_PER_TURN && !out.is_empty() {
+                    if since_yield >= BYTES_PER_TURN && !out.is_empty() {
                         since_yield = 0;
                         real.rt.yield_now().await;
                     }
@@ -184,6 +202,7 @@ impl Stream {
             peer,
             local,
             sending: Cell::new(false),
+            received: Cell::new(0),
         })))
     }
 
@@ -220,6 +239,7 @@ pub(in crate::io) fn attach(rt: &Rt, driver: &Rc<Driver>, detached: DetachedStre
         peer,
         local,
         sending: Cell::new(false),
+        received: Cell::new(0),
     }))
 }
 
