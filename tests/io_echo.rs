@@ -465,16 +465,22 @@ fn large_and_small_receives_keep_the_order() {
                 let (mut total, mut received) = (0usize, BytesMut::new());
                 loop {
                     // Now with room for a large frame, now without, now after a while.
-                    match rt.rng().below(3) {
-                        0 => received.reserve(300_000),
-                        1 => received = BytesMut::new(),
-                        _ => {}
-                    }
+                    let missing = match rt.rng().below(3) {
+                        0 => {
+                            received.reserve(300_000);
+                            300_000
+                        }
+                        1 => {
+                            received = BytesMut::new();
+                            300_000
+                        }
+                        _ => 0,
+                    };
                     if rt.rng().one_in(10) {
                         rt.sleep(Duration::from_millis(1)).await;
                     }
                     let before = received.len();
-                    let count = stream.recv(&mut received).await.unwrap();
+                    let count = stream.recv_missing(&mut received, missing).await.unwrap();
                     for &byte in &received[before..] {
                         assert_eq!(byte, (total % 253) as u8);
                         total += 1;

@@ -498,7 +498,7 @@ mod tests {
         let receiver = driver.receiver(ours.clone());
         let mut into = BytesMut::new();
         let cx = Context::from_waker(Waker::noop());
-        assert!(receiver.poll_receive(&mut into, &cx).is_pending());
+        assert!(receiver.poll_receive(&mut into, 0, &cx).is_pending());
         driver.turn();
         // Bytes that arrive for nobody go back to the pool.
         (&theirs).write_all(&[1; 2_000]).unwrap();
@@ -512,7 +512,7 @@ mod tests {
         (&theirs).write_all(&[2; 4_096]).unwrap();
         finish(&driver, async {
             while into.len() < 4_096 {
-                let received = std::future::poll_fn(|cx| again.poll_receive(&mut into, cx));
+                let received = std::future::poll_fn(|cx| again.poll_receive(&mut into, 0, cx));
                 assert!(received.await.unwrap() > 0);
             }
         });
@@ -532,7 +532,7 @@ mod tests {
         let mut into = BytesMut::new();
         finish(&driver, async {
             loop {
-                let received = std::future::poll_fn(|cx| receiver.poll_receive(&mut into, cx));
+                let received = std::future::poll_fn(|cx| receiver.poll_receive(&mut into, 0, cx));
                 if received.await.unwrap() == 0 {
                     break;
                 }

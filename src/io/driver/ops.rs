@@ -86,6 +86,8 @@ pub(super) struct Received {
     pub(super) since_turn: u64,
     /// The peer has ended (0) or the connection has failed (an errno); after the pieces.
     pub(super) end: Option<i32>,
+    /// In flight is a poll instead of a receive: the owner takes the bytes itself.
+    pub(super) polling: bool,
 }
 
 pub(super) enum Piece {
@@ -178,7 +180,8 @@ impl Accepted {
 }
 
 impl Received {
-    /// Takes a completion of a multishot receive, with the buffer that it filled.
+    /// Takes a completion of a multishot receive, with the buffer that it filled, or of a
+    /// poll.
     pub(super) fn on_completion(
         &mut self,
         buffers: &mut Buffers,
@@ -186,6 +189,10 @@ impl Received {
         buffer: Option<BufferId>,
         turn: u64,
     ) {
+        if std::mem::take(&mut self.polling) {
+            // Whatever it says, the owner's next receive tells more.
+            return;
+        }
         if let Some(buffer) = buffer {
             buffers.take(buffer);
             self.keep(buffers, buffer, usize::try_from(result).unwrap_or(0), turn);

@@ -29,13 +29,15 @@ impl OpOwner {
         self.driver.poll_accept(self.id, cx)
     }
 
-    /// Appends what has arrived; 0 at the end.
+    /// Appends what has arrived; 0 at the end. A caller that knows that `missing` more bytes
+    /// are to come, and has room for them, gets them without a copy when they are many.
     pub(in crate::io) fn poll_receive(
         &self,
         into: &mut BytesMut,
+        missing: usize,
         cx: &Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        self.driver.poll_receive(self.id, into, cx)
+        self.driver.poll_receive(self.id, into, missing, cx)
     }
 
     /// Stops the operation; what had arrived can still be polled for, which starts it anew.
@@ -53,7 +55,7 @@ impl OpOwner {
         };
         if pending {
             let cx = Context::from_waker(Waker::noop());
-            let _ = self.poll_receive(into, &cx);
+            let _ = self.poll_receive(into, 0, &cx);
         }
     }
 }
@@ -166,6 +168,7 @@ impl Driver {
         &self,
         id: OpId,
         into: &mut BytesMut,
+        missing: usize,
         cx: &Context<'_>,
     ) -> Poll<io::Result<usize>> {
         let mut state = self.state.borrow_mut();
@@ -186,12 +189,11 @@ impl Driver {
         let Keep::Socket(socket) = &op.keep else {
             unreachable!("a receiver keeps its socket")
         };
-        // A caller with much room is in the middle of a large frame: spare it the copy.
-        // Bytes that the kernel took for the operation come first; completions are posted
-        // in our own enter only, so there are none when the queue is empty.
-        if into.capacity() - into.len() >= DIRECT_BYTES_MIN
-            && has_no_completions(&mut state_ref.ring)
-        {
+        // In the middle of a large frame the caller is spared a copy. Bytes that the kernel
+        // took for the operation come first; completions are posted in our own enter only,
+        // so there are none when the queue is empty.
+        let direct = missing.min(into.capacity() - into.len()) >= DIRECT_BYTES_MIN;
+        if direct && has_no_completions(&mut state_ref.ring) {
             match receive_directly(socket, into) {
                 Ok(0) => {
                     received.end = Some(0);
@@ -202,13 +204,26 @@ impl Driver {
             }
         }
         set_waker(&mut op.waker, cx);
-        if !op.in_flight {
-            let fd = types::Fd(socket.as_raw_fd());
-            let entry = opcode::RecvMulti::new(fd, GROUP).build();
-            state.ops.set_in_flight(id);
+        if op.in_flight {
+            // A multishot receive would take the bytes that are to go straight in.
+            let cancel =
+                direct && !received.polling && !std::mem::replace(&mut op.cancelling, true);
             drop(state);
-            self.push(entry.user_data(id.user_data()));
+            if cancel {
+                self.push_cancel(id);
+            }
+            return Poll::Pending;
         }
+        let fd = types::Fd(socket.as_raw_fd());
+        received.polling = direct;
+        let entry = if direct {
+            opcode::PollAdd::new(fd, libc::POLLIN as u32).build()
+        } else {
+            opcode::RecvMulti::new(fd, GROUP).build()
+        };
+        state.ops.set_in_flight(id);
+        drop(state);
+        self.push(entry.user_data(id.user_data()));
         Poll::Pending
     }
 
@@ -249,7 +264,8 @@ impl Driver {
     }
 }
 
-/// With at least so much room, bytes are received straight into the caller's buffer.
+/// So many bytes that are missing, with room for them, are received straight into the
+/// caller's buffer.
 const DIRECT_BYTES_MIN: usize = 32 << 10;
 /// One call copies at most this much, for it holds the core meanwhile.
 const DIRECT_BYTES_MAX: usize = 256 << 10;

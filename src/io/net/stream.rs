@@ -64,10 +64,15 @@ const BYTES_PER_TURN: usize = 512 << 10;
 impl Stream {
     /// Appends whatever has arrived to `into` (at least a byte) and returns how much; 0
     /// when the peer has ended. A dropped future loses nothing. While nobody receives, the
-    /// socket is read no further than about 64 KiB and what one turn brings. With 32 KiB
-    /// or more of spare capacity in `into` (reserved for a large frame), bytes go straight
-    /// from the socket into it.
+    /// socket is read no further than about 64 KiB and what one turn brings.
     pub async fn recv(&self, into: &mut BytesMut) -> io::Result<usize> {
+        self.recv_missing(into, 0).await
+    }
+
+    /// As [`recv`](Self::recv), for a caller that knows that `missing` more bytes are to
+    /// come: when these are 32 KiB or more and `into` has room for as many, they go
+    /// straight from the socket into it. More than is missing may be appended too.
+    pub async fn recv_missing(&self, into: &mut BytesMut, missing: usize) -> io::Result<usize> {
         let real = match &self.0 {
             Kind::Real(real) => real,
             Kind::Sim(stream) => {
@@ -91,7 +96,7 @@ impl Stream {
         }
         let mut waited = false;
         let count = poll_fn(|cx| {
-            let poll = receiver.poll_receive(into, cx);
+            let poll = receiver.poll_receive(into, missing, cx);
             waited |= poll.is_pending();
             poll
         })
