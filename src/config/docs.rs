@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::load::{SINGLE_NODE, names_with_effect};
+use super::effect;
+use super::load::SINGLE_NODE;
 use super::table::{self, DefaultValue, Property, Scope, Update};
 use super::value::expectation;
 
@@ -78,8 +79,8 @@ pub fn listing(scope: Scope) -> String {
 /// Whether Ottla acts on the property.
 pub fn has_effect(property: &Property) -> bool {
     match property.scope {
-        Scope::Broker => names_with_effect().contains(property.name),
-        Scope::Topic => super::topic::names_with_effect().contains(property.name),
+        Scope::Broker => effect::node_names().contains(property.name),
+        Scope::Topic => effect::topic_names().contains(property.name),
         Scope::Group | Scope::ClientMetrics => false,
     }
 }

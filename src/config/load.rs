@@ -3,14 +3,14 @@
 //! Every mistake is reported with the file and line it stands on, the key and what was
 //! expected there; all mistakes at once, one line each.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use super::layers::{ConfigMap, Layers, Reader};
 use super::listeners::{Listeners, SecurityProtocol};
-use super::node::{DynamicConfig, NodeConfig, Roles};
+use super::node::{NodeConfig, Roles};
 use super::properties;
 use super::table::{self, Kind, Property, Scope, Update};
 use super::value;
@@ -119,43 +119,6 @@ pub fn from_bytes(path: &Path, bytes: &[u8], overrides: &[String]) -> Result<Loa
         }
         Err((key, what)) => Err(ConfigError::Mistakes(vec![mistake(&settings, key, what)])),
     }
-}
-
-/// Broker properties that Ottla acts on; it accepts the others, but they change nothing.
-pub fn names_with_effect() -> &'static BTreeSet<&'static str> {
-    static NAMES: OnceLock<BTreeSet<&'static str>> = OnceLock::new();
-    NAMES.get_or_init(|| {
-        let fixed: ConfigMap = SINGLE_NODE
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect();
-        let reader = Reader::new(Layers::of_node(&fixed));
-        let roles = Roles {
-            broker: true,
-            controller: true,
-        };
-        let listeners = Listeners::read(&reader, roles, "localhost").expect("a test reads these");
-        NodeConfig::read(Arc::default(), listeners, &reader);
-        DynamicConfig::read(&reader);
-        let mut names = reader.names_read();
-        for property in table::properties(Scope::Topic) {
-            if super::topic::names_with_effect().contains(property.name) {
-                names.extend(
-                    super::topic::synonyms(property.name)
-                        .iter()
-                        .map(|(name, _)| *name),
-                );
-            }
-        }
-        names.extend([
-            "log.dir",
-            "log.dirs",
-            "node.id",
-            "broker.id",
-            "metadata.log.dir",
-        ]);
-        names
-    })
 }
 
 impl fmt::Display for Mistake {
@@ -527,7 +490,8 @@ fn mistake(settings: &Settings, key: &str, what: String) -> Mistake {
 }
 
 fn has_no_effect(key: &str) -> bool {
-    table::find_broker(key).is_some_and(|property| !names_with_effect().contains(property.name))
+    table::find_broker(key)
+        .is_some_and(|property| !super::effect::node_names().contains(property.name))
 }
 
 /// What this machine calls itself, for listeners without a host.

@@ -10,6 +10,7 @@
 pub mod alter;
 pub mod describe;
 pub mod docs;
+mod effect;
 mod layers;
 mod listeners;
 pub mod load;
@@ -23,8 +24,7 @@ pub use layers::{ConfigMap, Layers, Source};
 pub use listeners::{Listener, Listeners, SecurityProtocol};
 pub use load::{ConfigError, Loaded, load};
 pub use node::{
-    Cores, DynamicConfig, FetchConfig, FetchPath, GroupCoordinatorConfig, LogManagerConfig,
-    MetadataConfig, NetworkConfig, NodeConfig, Roles, RuntimeConfig, TopicDefaults,
-    TransactionConfig, Voter,
+    Cores, DynamicConfig, FetchConfig, GroupCoordinatorConfig, LogManagerConfig, MetadataConfig,
+    NetworkConfig, NodeConfig, Roles, RuntimeConfig, TopicDefaults, TransactionConfig, Voter,
 };
 pub use topic::{CleanupPolicy, Compression, TimestampType, TopicConfig};

@@ -61,7 +61,6 @@ pub struct RuntimeConfig {
     pub cores: Cores,
     /// How long an idle event loop looks for work before it sleeps.
     pub spin_us: u32,
-    pub fetch_path: FetchPath,
     /// A tracing filter.
     pub log_level: String,
 }
@@ -75,13 +74,6 @@ pub enum Cores {
     Count(usize),
     /// One event loop on each of these CPUs, without repetition.
     Cpus(Vec<usize>),
-}
-
-/// `ottla.fetch.path`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FetchPath {
-    /// Chosen for each read.
-    Auto,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -339,10 +331,6 @@ fn runtime(r: &Reader<'_>) -> RuntimeConfig {
     RuntimeConfig {
         cores: Cores::parse(&r.text("ottla.cores")).expect("the table's check parses it"),
         spin_us: u32::try_from(r.int("ottla.spin.us")).expect("the table's bound is 0"),
-        fetch_path: match r.text("ottla.fetch.path").as_str() {
-            "auto" => FetchPath::Auto,
-            other => panic!("the table doesn't allow fetch path `{other}`"),
-        },
         log_level: r.text("ottla.log.level"),
     }
 }

@@ -135,8 +135,8 @@ impl TopicConfig {
     }
 }
 
-/// Topic properties that Ottla acts on.
-pub(super) fn names_with_effect() -> &'static BTreeSet<&'static str> {
+/// Topic properties that have a field in [`TopicConfig`].
+pub(super) fn typed_names() -> &'static BTreeSet<&'static str> {
     static NAMES: OnceLock<BTreeSet<&'static str>> = OnceLock::new();
     NAMES.get_or_init(|| {
         let names = RefCell::new(BTreeSet::new());
