@@ -101,8 +101,11 @@ impl Connection {
                     Err(closed) => closed,
                 };
             }
-            if let Err(closed) = self.send_finished().await {
-                return closed;
+            match self.send_finished().await {
+                // What waited behind it in the received bytes may start now.
+                Ok(sent) if sent > 0 => continue,
+                Ok(_) => {}
+                Err(closed) => return closed,
             }
             match self.next_event().await {
                 Ok(Event::Progress) => {}
@@ -189,9 +192,11 @@ impl Connection {
         self.received.reserve(room);
     }
 
-    async fn send_finished(&mut self) -> Result<(), Closed> {
+    /// Sends what is finished at the front; returns for how many requests.
+    async fn send_finished(&mut self) -> Result<usize, Closed> {
         let mut out = SendQueue::new();
         let mut refused = None;
+        let mut count = 0;
         while let Some(InFlight {
             state: State::Finished(_),
             ..
@@ -204,6 +209,7 @@ impl Connection {
             else {
                 unreachable!("the front was just seen to be finished");
             };
+            count += 1;
             match reply {
                 Reply::Send(mut response) => out.append(&mut response),
                 Reply::Nothing => {}
@@ -216,7 +222,7 @@ impl Connection {
         if !out.is_empty() {
             self.stream.send(&mut out).await?;
         }
-        refused.map_or(Ok(()), Err)
+        refused.map_or(Ok(count), Err)
     }
 
     /// Answers what is in flight already, then leaves.
