@@ -63,6 +63,8 @@ pub enum StartError {
          `LimitMEMLOCK=` in a systemd unit)"
     )]
     MemlockUsedUp { needed_bytes: u64, limit_bytes: u64 },
+    #[error("the kernel has no memory for the core's io_uring")]
+    Memory,
     #[error("this kernel lacks {missing}; Linux 6.1 or newer is needed, with io_uring enabled")]
     Kernel { missing: &'static str },
     #[error("can't run on CPU {cpu}: {source}")]
@@ -135,6 +137,7 @@ pub(super) fn ring_error(error: io::Error, backend: Backend) -> StartError {
         Some(libc::EINVAL) => StartError::Kernel {
             missing: "deferred task work or provided buffers of io_uring",
         },
+        Some(libc::ENOMEM) if may_lock_without_limit() => StartError::Memory,
         Some(libc::ENOMEM) => StartError::MemlockUsedUp {
             needed_bytes: match backend {
                 Backend::Ring => GLOMMIO_BYTES + RING_BYTES,
@@ -160,7 +163,8 @@ mod tests {
     #[test]
     fn errors_say_what_to_do() {
         let error = ring_error(io::Error::from_raw_os_error(libc::ENOMEM), Backend::Bare);
-        assert!(error.to_string().contains("RLIMIT_MEMLOCK"));
+        let exempt = may_lock_without_limit();
+        assert_eq!(error.to_string().contains("RLIMIT_MEMLOCK"), !exempt);
         let error = ring_error(io::Error::from_raw_os_error(libc::EINVAL), Backend::Ring);
         assert!(error.to_string().contains("Linux 6.1"));
     }

@@ -114,7 +114,7 @@ where
     }
     match config.backend {
         Backend::Ring => {
-            let executor = make_executor(&config.name).map_err(executor_error)?;
+            let executor = with_patience(|| make_executor(&config.name).map_err(executor_error))?;
             executor.run(async move {
                 let host = Host::Glommio(GlommioHost::new());
                 let core = Core::new(&config, bell, host)?;
@@ -139,8 +139,10 @@ struct Core {
 
 impl Core {
     fn new(config: &CoreConfig, bell: Arc<Bell>, host: Host) -> Result<Core, StartError> {
-        let driver = Driver::new(bell.clone(), config.recv_buffers, config.recv_buffer_bytes)
-            .map_err(|error| ring_error(error, config.backend))?;
+        let driver = with_patience(|| {
+            Driver::new(bell.clone(), config.recv_buffers, config.recv_buffer_bytes)
+                .map_err(|error| ring_error(error, config.backend))
+        })?;
         let seed = getrandom::u64()
             .map_err(|error| StartError::Executor(format!("no random seed: {error}")))?;
         let executor = Executor::new(host);
@@ -255,6 +257,27 @@ impl<T: 'static> Main<T> {
 
     fn into_output(self) -> T {
         self.0.take().expect("the main future is done")
+    }
+}
+
+/// Attempts at something that lacks memory, and the pause between them. While the page
+/// cache fills the memory, the kernel may refuse a ring that it grants a moment later; and
+/// it frees the rings of a process that has ended with some delay.
+const ATTEMPTS_MAX: u32 = 20;
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(20);
+
+fn with_patience<T>(mut attempt: impl FnMut() -> Result<T, StartError>) -> Result<T, StartError> {
+    let mut attempts = 1;
+    loop {
+        match attempt() {
+            Err(StartError::MemlockUsedUp { .. } | StartError::Memory)
+                if attempts < ATTEMPTS_MAX =>
+            {
+                attempts += 1;
+                thread::sleep(ATTEMPT_PAUSE);
+            }
+            result => return result,
+        }
     }
 }
 

@@ -27,7 +27,7 @@ mod owner;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +52,9 @@ const ACCEPTED_MAX: usize = 64;
 const USER_DATA_IGNORED: u64 = u64::MAX;
 const USER_DATA_BELL: u64 = u64::MAX - 1;
 const USER_DATA_STOP: u64 = u64::MAX - 2;
+/// A bell that couldn't be rung, with the other core's ring in the lower half. No slot's
+/// `user_data` has the highest bit.
+const USER_DATA_UNRUNG: u64 = 0xffff_fffe << 32;
 
 /// Counters of a driver, from its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -210,11 +213,7 @@ impl Driver {
     pub(in crate::io) fn ring_bell(&self, other: &Bell) {
         let Some(ring) = other.sleeper() else { return };
         self.stats.borrow_mut().bells_rung += 1;
-        let message = opcode::MsgRingData::new(types::Fd(ring), 0, USER_DATA_BELL, None)
-            .build()
-            .flags(squeue::Flags::SKIP_SUCCESS)
-            .user_data(USER_DATA_IGNORED);
-        self.push(message);
+        self.push_bell(ring);
         // At once: the other core's latency is at stake.
         self.submit();
     }
@@ -271,6 +270,25 @@ impl Driver {
         // completion (see `once`); entries without a slot refer to descriptors only, and
         // the stop event is owned by `self.bell`.
         unsafe { state.ring.submission().push(entry).is_ok() }
+    }
+
+    fn push_bell(&self, ring: RawFd) {
+        let message = opcode::MsgRingData::new(types::Fd(ring), 0, USER_DATA_BELL, None)
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS)
+            .user_data(USER_DATA_UNRUNG | u64::from(ring.cast_unsigned()));
+        self.push(message);
+    }
+
+    /// A bell wasn't rung: when that was for want of memory, the other core still sleeps
+    /// and is rung again; else it is gone.
+    fn on_unrung(&self, ring: RawFd, result: i32) {
+        if matches!(
+            -result,
+            libc::ENOMEM | libc::EAGAIN | libc::EOVERFLOW | libc::EINTR
+        ) {
+            self.push_bell(ring);
+        }
     }
 
     fn push_cancel(&self, id: OpId) {
@@ -350,6 +368,9 @@ impl Driver {
             match user_data {
                 USER_DATA_IGNORED | USER_DATA_BELL => {}
                 USER_DATA_STOP => self.state.borrow_mut().stop_armed = false,
+                unrung if unrung & USER_DATA_UNRUNG == USER_DATA_UNRUNG => {
+                    self.on_unrung((unrung as u32).cast_signed(), result);
+                }
                 _ => self.complete(OpId::from_user_data(user_data), result, flags),
             }
         }
@@ -418,7 +439,7 @@ fn queued(ring: &IoUring) -> u32 {
 fn check_enter(result: io::Result<usize>) {
     let Err(error) = result else { return };
     match error.raw_os_error() {
-        Some(libc::EINTR | libc::ETIME | libc::EAGAIN | libc::EBUSY) => {}
+        Some(libc::EINTR | libc::ETIME | libc::EAGAIN | libc::EBUSY | libc::ENOMEM) => {}
         _ => panic!("io_uring_enter: {error}"),
     }
 }
