@@ -5,6 +5,7 @@ use std::io::IoSlice;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use futures_lite::future::poll_once;
 use ottla::base::CoreId;
 use ottla::io::local::{Either, Notify, channel, either, oneshot};
 use ottla::io::{Backend, CoreConfig, OpenMode, Queue, Rt, StartError, check_memlock, run_core};
@@ -41,18 +42,22 @@ fn a_thousand_sleeps_end_in_order_and_never_early() {
                     let (rt2, tell) = (rt.clone(), tell.clone());
                     rt.spawn(Queue::Request, async move {
                         let at = start + Duration::from_micros(n * 37 % 1_000 * 200);
-                        rt2.sleep_until(at).await;
-                        let now = rt2.now();
-                        assert!(now >= at);
-                        tell.send((at, now)).await.unwrap();
+                        // On a loaded machine a deadline may be past before it is waited for.
+                        let mut sleep = rt2.sleep_until(at);
+                        let waited = poll_once(&mut sleep).await.is_none();
+                        sleep.await;
+                        assert!(rt2.now() >= at);
+                        tell.send((at, waited)).await.unwrap();
                     });
                 }
                 let mut last = start;
                 for _ in 0..1_000 {
-                    let (at, _) = told.recv().await.unwrap();
+                    let (at, waited) = told.recv().await.unwrap();
                     // In one tick they end in the order in which they were begun.
-                    assert!(at.0 / 1_000_000 + 1 >= last.0 / 1_000_000);
-                    last = at;
+                    if waited {
+                        assert!(at.0 / 1_000_000 + 1 >= last.0 / 1_000_000);
+                        last = at;
+                    }
                 }
                 assert!(rt.now() - start >= Duration::from_micros(999 * 200));
                 rt.stats().driver.parks
