@@ -304,6 +304,8 @@ fn everything_survives_a_clean_restart() {
                 let before = published.image();
                 assert_eq!(before.topics.len(), usize::from(round) - 1);
                 assert_eq!(leader_epoch(&handle).await.0, i32::from(round));
+                let features: Vec<_> = before.finalized_features().collect();
+                assert_eq!(features, [("metadata.version", 30), ("kraft.version", 1)]);
                 let epoch = join(&handle, round).await;
                 for topic in published.image().topics.iter() {
                     let partition = topic.partition(PartitionIndex(1)).unwrap();

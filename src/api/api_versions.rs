@@ -50,8 +50,7 @@ pub async fn handle(
             .collect(),
         finalized_features_epoch: image.provenance.offset.0,
         finalized_features: image
-            .features
-            .iter()
+            .finalized_features()
             .map(|(name, level)| FinalizedFeatureKey {
                 name: name.to_owned(),
                 max_version_level: level,

@@ -104,6 +104,11 @@ impl MetadataDelta {
         (self.next, changes)
     }
 
+    pub(super) fn set_kraft_version(&mut self, version: i16) {
+        self.base.kraft_version = version;
+        self.next.kraft_version = version;
+    }
+
     /// Counts changes from `base`, which holds a part of what was replayed here.
     pub(super) fn rebase(&mut self, base: &MetadataImage) {
         self.base = base.clone();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::sorted_map::SortedMap;
 use super::topics::TopicsImage;
-use super::version::{METADATA_VERSION_FEATURE, MetadataVersion};
+use super::version::{KRAFT_VERSION_FEATURE, METADATA_VERSION_FEATURE, MetadataVersion};
 use crate::base::{BrokerId, Millis, Offset, Uuid};
 use crate::wire::messages::{
     AccessControlEntryRecord, DelegationTokenRecord, UserScramCredentialRecord,
@@ -39,6 +39,9 @@ impl Provenance {
 pub struct MetadataImage {
     pub provenance: Provenance,
     pub features: Arc<FeaturesImage>,
+    /// Finalized like a feature, but by control records of the log and not by FeatureLevel
+    /// records; whoever reads the log sets it.
+    pub kraft_version: i16,
     pub cluster: Arc<ClusterImage>,
     pub topics: TopicsImage,
     pub configs: ConfigsImage,
@@ -58,6 +61,7 @@ impl Default for MetadataImage {
         MetadataImage {
             provenance: Provenance::EMPTY,
             features: Arc::default(),
+            kraft_version: 0,
             cluster: Arc::default(),
             topics: TopicsImage::default(),
             configs: ConfigsImage::default(),
@@ -76,6 +80,13 @@ impl MetadataImage {
         self.features
             .metadata_version
             .unwrap_or(MetadataVersion::MINIMUM)
+    }
+
+    /// Everything that is finalized above 0, as ApiVersions tells it.
+    pub fn finalized_features(&self) -> impl Iterator<Item = (&str, i16)> {
+        let kraft_version = (KRAFT_VERSION_FEATURE, self.kraft_version);
+        let kraft_version = [kraft_version].into_iter().filter(|(_, level)| *level > 0);
+        self.features.iter().chain(kraft_version)
     }
 
     /// Value of a config that stands on the resource itself.

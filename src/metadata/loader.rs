@@ -52,6 +52,16 @@ impl MetadataLoader {
         &self.image
     }
 
+    /// Sets the version that the log's control records finalize, before the first image is
+    /// taken.
+    pub fn set_kraft_version(&mut self, version: i16) {
+        self.image.kraft_version = version;
+        self.visible.set_kraft_version(version);
+        if let Some(transaction) = &mut self.transaction {
+            transaction.set_kraft_version(version);
+        }
+    }
+
     /// Offset of the Begin record of a transaction that is still open.
     pub fn open_transaction(&self) -> Option<Offset> {
         self.transaction.as_ref().map(|_| self.transaction_start)

@@ -184,6 +184,7 @@ impl MetadataLog {
         let bytes_since_snapshot = reader.read_log(&mut log, &dir, from)?;
         let raft = Raft::start(start(&*disk, place, &dir, &log, &snapshot, &reader)?)?;
         persist_election(&*disk, &dir, &raft)?;
+        reader.loader.set_kraft_version(raft.kraft_version());
         let metadata_log = MetadataLog {
             disk,
             dir,
