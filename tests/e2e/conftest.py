@@ -5,6 +5,7 @@ test was first proven); `own_broker` makes nodes for tests that stop, kill or co
 use names of their own from `name`. A line at WARN or above in the node's log fails the test that provoked it.
 """
 
+import itertools
 import re
 import shutil
 import subprocess
@@ -16,6 +17,9 @@ import pytest
 from harness.broker import Broker, KafkaBroker, OttlaBroker
 from harness.tools import ToolMachine, Tools
 from harness.wire import Connection
+
+
+NUMBERS = itertools.count(1)
 
 
 def pytest_addoption(parser):
@@ -139,7 +143,7 @@ def connect(broker):
 @pytest.fixture
 def name(request) -> str:
     """A topic or group name that no other test uses."""
-    return re.sub(r"[^a-zA-Z0-9-]", "-", request.node.name)[:80]
+    return re.sub(r"[^a-zA-Z0-9]+", "-", f"{request.node.name.removeprefix('test_')[:60]}-{next(NUMBERS)}")
 
 
 @pytest.fixture
