@@ -132,7 +132,7 @@ def connect(broker):
     """Opens raw connections to the shared node: connect() or connect(other_node)."""
     opened: list[Connection] = []
 
-    def open_connection(node=broker, timeout: float = 15) -> Connection:
+    def open_connection(node=broker, timeout: float = 30) -> Connection:
         opened.append(Connection("127.0.0.1", node.port, timeout))
         return opened[-1]
     yield open_connection

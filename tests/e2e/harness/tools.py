@@ -78,10 +78,10 @@ class Tools:
         self.machine = machine
         self.bootstrap = bootstrap
 
-    def __call__(self, tool: str, *args: object, stdin: str | bytes = b"", timeout: float = 60) -> Result:
+    def __call__(self, tool: str, *args: object, stdin: str | bytes = b"", timeout: float = 120) -> Result:
         return self.machine.run(tool, self.complete(tool, args), stdin=stdin, timeout=timeout)
 
-    def process(self, tool: str, *args: object, stdin: str | bytes = b"", timeout: float = 60) -> Result:
+    def process(self, tool: str, *args: object, stdin: str | bytes = b"", timeout: float = 120) -> Result:
         """As a person runs it: in a virtual machine of its own."""
         return run_process(tool, self.complete(tool, args), stdin=stdin, timeout=timeout)
 
@@ -103,7 +103,7 @@ def process_command(tool: str, args: list[str]) -> list[str]:
             f"-Dlog4j2.configurationFile={paths.JAVA_SOURCES / 'log4j2-tools.properties'}", CLASSES[tool], *args]
 
 
-def run_process(tool: str, args: list[str], *, stdin: str | bytes = b"", timeout: float = 60) -> Result:
+def run_process(tool: str, args: list[str], *, stdin: str | bytes = b"", timeout: float = 120) -> Result:
     data = stdin.encode() if isinstance(stdin, str) else stdin
     command = f"{tool} {' '.join(args)}"
     try:
@@ -126,7 +126,7 @@ class ToolMachine:
                    f"-Dlog4j2.configurationFile={paths.JAVA_SOURCES / 'log4j2-tools.properties'}", "ToolRunner"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.stray_output)
 
-    def run(self, tool: str, args: list[str], *, stdin: str | bytes = b"", timeout: float = 60) -> Result:
+    def run(self, tool: str, args: list[str], *, stdin: str | bytes = b"", timeout: float = 120) -> Result:
         if self.process is None or self.process.poll() is not None:
             self.start()
         data = stdin.encode() if isinstance(stdin, str) else stdin

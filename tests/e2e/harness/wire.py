@@ -275,7 +275,7 @@ def response_body(name: str, version: int, frame: bytes) -> tuple[int, dict]:
 
 
 class Connection:
-    def __init__(self, host: str, port: int, timeout: float = 15):
+    def __init__(self, host: str, port: int, timeout: float = 30):
         self.socket = socket.create_connection((host, port), timeout=timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.correlation_id = 0
@@ -328,7 +328,7 @@ class Connection:
         self.send(name, version, body, client_id)
         return self.receive(name, version)
 
-    def closed_by_peer(self, timeout: float = 10) -> bool:
+    def closed_by_peer(self, timeout: float = 20) -> bool:
         """True when the peer ends the connection without sending another byte."""
         self.socket.settimeout(timeout)
         try:

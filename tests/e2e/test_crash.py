@@ -1,0 +1,25 @@
+"""kill -9 under load, and other unclean ends: see crash.py."""
+
+import pytest
+
+import crash
+
+# A new start after a crash has something to say.
+pytestmark = pytest.mark.allow_log("unclean|recover|truncat|clean shutdown")
+
+
+@pytest.mark.timeout(400)
+def test_every_acknowledged_record_survives_kill_9(own_broker):
+    counts = crash.run(own_broker().start(), rounds=4, seed=1)
+    print(counts)
+    assert counts["acknowledged"] > 1000
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", range(4))
+def test_every_acknowledged_record_survives_a_hundred_kills(own_broker, seed):
+    """Four times 25 rounds, each on a fresh directory."""
+    counts = crash.run(own_broker().start(), rounds=25, seed=seed)
+    print(counts)
+    assert counts["acknowledged"] > 10_000
