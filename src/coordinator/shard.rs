@@ -18,7 +18,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use tracing::info;
+use tracing::{debug, info};
 
 use super::batch::LogEntry;
 use super::effects::{Completion, Effects, Failure, TimerKey, Waiter};
@@ -595,7 +595,7 @@ impl GroupShard {
             TimerKey::Expiration,
             config.offsets_retention_check_interval_ms,
         );
-        info!(groups = self.groups.len(), "loaded groups");
+        debug!(groups = self.groups.len(), "loaded groups");
     }
 
     /// The shard is given up: whoever is parked is told to look for the coordinator again.

@@ -1,6 +1,6 @@
 //! Loading: the log is read from its start and replayed, a little at a time.
 
-use tracing::{error, info};
+use tracing::{debug, error, info};
 
 use super::{CoordinatorState, Inner};
 use crate::base::{ErrorCode, Offset};
@@ -35,10 +35,13 @@ impl Inner {
             Ok(bytes) => {
                 core.activate(now);
                 let elapsed_ms = now.mono.saturating_since(started).as_millis();
-                info!(
-                    partition = self.partition.0,
-                    bytes, elapsed_ms, "group coordinator loaded"
-                );
+                let partition = self.partition.0;
+                // Fifty empty ones would bury what a person looks for at start.
+                if bytes > 0 {
+                    info!(partition, bytes, elapsed_ms, "group coordinator loaded");
+                } else {
+                    debug!(partition, "empty group coordinator loaded");
+                }
             }
             Err(error) => {
                 error!(partition = self.partition.0, %error, "group coordinator could not be loaded");
