@@ -23,7 +23,7 @@ use ottla::sim::{self, NodeId, Sim};
 use ottla::wire::ApiKey;
 use ottla::wire::codec::{Decoder, Message};
 use ottla::wire::header::{decode_response_header, encode_request_header};
-use ottla::wire::messages::create_topics_request::CreatableTopic;
+use ottla::wire::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use ottla::wire::messages::fetch_request::{FetchPartition, FetchTopic};
 use ottla::wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use ottla::wire::messages::{
@@ -151,12 +151,20 @@ impl Client {
         }
     }
 
-    async fn create_topic(&mut self) {
+    async fn create_topic(&mut self, flush: Flush) {
+        let configs = match flush {
+            Flush::Never => Vec::new(),
+            Flush::EachRecord => vec![CreatableTopicConfig {
+                name: "flush.messages".to_owned(),
+                value: Some("1".to_owned()),
+            }],
+        };
         let request = CreateTopicsRequest {
             topics: vec![CreatableTopic {
                 name: TOPIC.to_owned(),
                 num_partitions: PARTITIONS,
                 replication_factor: 1,
+                configs,
                 ..Default::default()
             }],
             timeout_ms: 1_000,
@@ -253,6 +261,15 @@ fn is_settled(error: i16) -> bool {
     }
 }
 
+/// When a record is synced, and so how the node may be stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flush {
+    /// The process is killed; the page cache stays.
+    Never,
+    /// The power goes; only what was synced stays.
+    EachRecord,
+}
+
 #[derive(Default)]
 struct History {
     /// Acknowledged records by partition and offset.
@@ -261,8 +278,9 @@ struct History {
 }
 
 /// Lives of one node: each but the first checks what the earlier ones acknowledged.
-fn history(seed: u64, lives: usize) -> (History, String) {
+fn history(seed: u64, lives: usize, flush: Flush) -> (History, String) {
     sim::run(seed, |sim| {
+        sim.keep_trace();
         let server = sim.add_node(DATA_CORES + 1);
         let clients = sim.add_node(1);
         let rt = sim.boot(clients).remove(0);
@@ -272,7 +290,7 @@ fn history(seed: u64, lives: usize) -> (History, String) {
         let number = Rc::new(Cell::new(0u64));
         for life in 0..lives {
             let starting = boot(sim, server);
-            check_or_create(sim, &rt, at, life, &history);
+            check_or_create(sim, &rt, at, (life == 0).then_some(flush), &history);
             assert!(
                 matches!(starting.try_recv(), Ok(Ok(()))),
                 "the node started"
@@ -281,13 +299,18 @@ fn history(seed: u64, lives: usize) -> (History, String) {
                 let task = produce_until_cut(rt.clone(), at, history.clone(), number.clone());
                 rt.spawn(Queue::Request, task);
             }
-            sim.run_for(Duration::from_micros(2_000 + rng.below(60_000)));
-            sim.shut_down(server);
+            // A sync takes its time: about as many records come together.
+            let scale = if flush == Flush::EachRecord { 20 } else { 1 };
+            sim.run_for(Duration::from_micros(2_000 + scale * rng.below(60_000)));
+            match flush {
+                Flush::Never => sim.shut_down(server),
+                Flush::EachRecord => sim.crash(server),
+            }
             history.borrow_mut().kills += 1;
             sim.run_for(Duration::from_millis(50));
         }
         boot(sim, server);
-        check_or_create(sim, &rt, at, lives, &history);
+        check_or_create(sim, &rt, at, None, &history);
         (history.take(), sim.trace())
     })
 }
@@ -318,15 +341,15 @@ fn check_or_create(
     sim: &Sim,
     rt: &Rt,
     at: SocketAddr,
-    life: usize,
+    create: Option<Flush>,
     history: &Rc<RefCell<History>>,
 ) {
     let (client_rt, history) = (rt.clone(), history.clone());
     let (done, finished) = oneshot();
     rt.spawn(Queue::Request, async move {
         let mut client = Client::connect(&client_rt, at).await;
-        if life == 0 {
-            client.create_topic().await;
+        if let Some(flush) = create {
+            client.create_topic(flush).await;
         }
         for partition in 0..PARTITIONS {
             let found = client.read_all(partition).await;
@@ -349,26 +372,35 @@ fn check_or_create(
 
 #[test]
 fn acknowledged_records_survive_kills_at_any_moment() {
+    survive(Flush::Never);
+}
+
+#[test]
+fn with_flush_messages_1_they_survive_power_cuts() {
+    survive(Flush::EachRecord);
+}
+
+fn survive(flush: Flush) {
     let seeds = std::env::var("OTTLA_SIM_SEEDS")
         .ok()
         .and_then(|text| text.parse().ok())
         .unwrap_or(8);
     let (mut acknowledged, mut kills) = (0, 0);
     for seed in 1..=seeds {
-        let (history, _) = history(seed, 4);
+        let (history, _) = history(seed, 4, flush);
         acknowledged += history.acknowledged.len();
         kills += history.kills;
     }
-    println!("{seeds} seeds: {kills} kills, {acknowledged} acknowledged records found");
+    println!("{flush:?}: {seeds} seeds: {kills} kills, {acknowledged} acknowledged records found");
     assert!(acknowledged > 20 * seeds as usize, "the producers got on");
 }
 
 #[test]
 fn one_seed_replays_byte_for_byte() {
-    let (first, first_trace) = history(3, 2);
-    let (again, again_trace) = history(3, 2);
+    let (first, first_trace) = history(3, 2, Flush::Never);
+    let (again, again_trace) = history(3, 2, Flush::Never);
     assert_eq!(first.acknowledged, again.acknowledged);
     assert!(first_trace == again_trace, "the traces differ");
-    let (_, other_trace) = history(4, 2);
+    let (_, other_trace) = history(4, 2, Flush::Never);
     assert!(first_trace != other_trace);
 }

@@ -19,6 +19,8 @@ pub enum Condition {
     LogBytes(u64),
     /// The log start reaches this offset (DeleteRecords).
     LogStart(i64),
+    /// Everything below this offset is on stable storage (`flush.messages`).
+    Durable(i64),
 }
 
 /// How far a partition is; see [`Condition`] for the units.
@@ -28,6 +30,7 @@ pub struct Progress {
     pub readable_bytes: u64,
     pub log_bytes: u64,
     pub log_start: i64,
+    pub durable: i64,
 }
 
 impl Condition {
@@ -37,6 +40,7 @@ impl Condition {
             Condition::ReadableBytes(bytes) => progress.readable_bytes >= bytes,
             Condition::LogBytes(bytes) => progress.log_bytes >= bytes,
             Condition::LogStart(offset) => progress.log_start >= offset,
+            Condition::Durable(offset) => progress.durable >= offset,
         }
     }
 }

@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use super::messages::PartitionCheckpoint;
 use super::partition::Wakes;
-use super::{Shard, replicas};
-use crate::base::{Offset, TopicIdPartition};
+use super::{Shard, flush, replicas};
+use crate::base::TopicIdPartition;
 use crate::io::{Queue, local};
-use crate::log::{FlushScope, FlushWork};
 
 /// How often rolled segments are looked for, to be synced.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
@@ -43,7 +42,7 @@ pub fn start(shard: &Rc<Shard>) {
         FLUSH_INTERVAL,
         async |shard: &Rc<Shard>| {
             for id in ids(shard) {
-                flush(shard, id).await;
+                flush::run(shard, id).await;
             }
         },
     );
@@ -125,54 +124,4 @@ fn retain(shard: &Rc<Shard>, id: TopicIdPartition) {
     drop(partition);
     replicas::unlink_later(shard, deleted, delay_ms);
     shard.wake_all(wakes);
-}
-
-/// Syncs what has rolled, or everything where `flush.messages` or `flush.ms` ask for it,
-/// without holding the core.
-async fn flush(shard: &Rc<Shard>, id: TopicIdPartition) {
-    let Some(partition) = shard.partition(id) else {
-        return;
-    };
-    let work = {
-        let mut partition = partition.borrow_mut();
-        let scope = if partition.is_flush_due(shard.rt().now()) {
-            FlushScope::All
-        } else {
-            FlushScope::Rolled
-        };
-        partition.log_mut().take_flush_work(scope)
-    };
-    let flushed = match work {
-        Ok(None) => return,
-        Ok(Some(work)) => sync(shard, work).await,
-        Err(error) => Err(error.to_string()),
-    };
-    let mut partition = partition.borrow_mut();
-    match flushed {
-        Ok(up_to) => {
-            partition.log_mut().on_flushed(up_to);
-            partition.on_flushed(shard.rt().now());
-        }
-        Err(error) => {
-            // A failed sync can't be repeated: what it covered may be lost already.
-            tracing::error!(
-                topic = %partition.topic(),
-                partition = %id.partition,
-                error,
-                "sync failed: the log takes no more appends"
-            );
-            partition.log_mut().take_offline();
-        }
-    }
-}
-
-async fn sync(shard: &Shard, work: FlushWork) -> Result<Offset, String> {
-    for file in &work.files {
-        shard
-            .rt()
-            .sync(file)
-            .await
-            .map_err(|error| error.to_string())?;
-    }
-    Ok(work.up_to)
 }

@@ -175,9 +175,9 @@ impl Connection {
         Ok(Some(self.received.split_to(len)))
     }
 
-    /// Room for the next receive: what the frame still lacks, but no more than as much
-    /// again as has arrived.
-    fn reserve(&mut self) {
+    /// Makes room for the next receive: for what the frame still lacks, but no more than as
+    /// much again as has arrived. Returns how many bytes of it the frame surely lacks.
+    fn reserve(&mut self) -> usize {
         let have = self.received.len();
         let missing = match self.received.first_chunk::<SIZE_BYTES>() {
             Some(size) => {
@@ -190,6 +190,7 @@ impl Connection {
             .min(have)
             .clamp(RECEIVE_BYTES_MIN, RECEIVE_BYTES_MAX);
         self.received.reserve(room);
+        missing.min(room)
     }
 
     /// Sends what is finished at the front; returns for how many requests.
@@ -240,9 +241,7 @@ impl Connection {
     /// Waits for a finished request, bytes, the idle limit, or the node's stop.
     async fn next_event(&mut self) -> Result<Event, local::Elapsed> {
         let may_receive = self.may_start();
-        if may_receive {
-            self.reserve();
-        }
+        let missing = if may_receive { self.reserve() } else { 0 };
         let rt = self.shard.rt().clone();
         let idle = self.in_flight.is_empty();
         let idle_ms = self.shard.node().config.network.connections_max_idle_ms;
@@ -255,7 +254,7 @@ impl Connection {
         } = self;
         let mut receive = pin!(async {
             if may_receive {
-                stream.recv(received).await
+                stream.recv_missing(received, missing).await
             } else {
                 std::future::pending().await
             }

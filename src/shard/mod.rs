@@ -13,6 +13,7 @@ pub mod connection;
 pub mod coordinators;
 pub mod fetch;
 pub mod fetch_session;
+pub mod flush;
 pub mod messages;
 pub mod operation;
 pub mod partition;
@@ -378,7 +379,7 @@ fn on_request(shard: &Rc<Shard>, request: ShardRequest, slot: ReplySlot<ShardRep
             }
             let shard = shard.clone();
             shard.rt.clone().spawn(Queue::Request, async move {
-                produce::await_replication(&shard, &mut outcomes, waiting, deadline).await;
+                produce::await_acknowledgement(&shard, &mut outcomes, waiting, deadline).await;
                 slot.reply(ShardReply::Produce(outcomes));
             });
         }

@@ -64,6 +64,7 @@ pub struct Partition {
     /// Rises with every change other than an append.
     version: u32,
     last_flush: Nanos,
+    flush_in_flight: bool,
 }
 
 impl Partition {
@@ -88,6 +89,7 @@ impl Partition {
             unreplicated: VecDeque::new(),
             version: 0,
             last_flush: Nanos(0),
+            flush_in_flight: false,
         }
     }
 
@@ -385,8 +387,20 @@ impl Partition {
                 && now.saturating_since(self.last_flush) >= Duration::from_millis(flush_ms))
     }
 
-    pub fn on_flushed(&mut self, now: Nanos) {
+    /// False while a flush is in flight already.
+    pub fn begin_flush(&mut self) -> bool {
+        !std::mem::replace(&mut self.flush_in_flight, true)
+    }
+
+    pub fn end_flush(&mut self) {
+        self.flush_in_flight = false;
+    }
+
+    /// Everything below `up_to` is on stable storage.
+    pub fn on_flushed(&mut self, up_to: Offset, now: Nanos, wakes: &mut Wakes) {
         self.last_flush = now;
+        self.log.on_flushed(up_to);
+        self.advance(wakes);
     }
 
     /// The log start may have moved (retention): tell who waits for it.
@@ -447,6 +461,7 @@ impl Partition {
             readable_bytes: self.readable_bytes,
             log_bytes: self.log_bytes,
             log_start: self.log.log_start_offset().0,
+            durable: self.log.recovery_point().0,
         }
     }
 

@@ -2,13 +2,14 @@
 //! are appended at once, and with acks=all the outcome waits for the high watermark.
 //!
 //! Called by `api::produce` ([`scatter`]) and, on the owning core, by `Shard::on_request`
-//! ([`append`], then [`await_replication`]).
+//! ([`append`], then [`await_acknowledgement`]).
 //!
 //! Invariant: [`scatter`] hands over every batch before it first waits.
 
 use std::rc::Rc;
 
 use super::Shard;
+use super::flush;
 use super::messages::{ProduceOutcome, ProducePart, ProducePartition, ShardReply, ShardRequest};
 use super::partition::Wakes;
 use super::wait::Wait;
@@ -54,7 +55,7 @@ pub async fn scatter(shard: &Rc<Shard>, part: ProducePart) -> Vec<ProduceOutcome
         })
         .collect();
     let (mut outcomes, waiting) = append(shard, part(local));
-    await_replication(shard, &mut outcomes, waiting, deadline).await;
+    await_acknowledgement(shard, &mut outcomes, waiting, deadline).await;
     for (slots, call) in calls {
         match call.await {
             Ok(ShardReply::Produce(answered)) => outcomes.extend(answered),
@@ -68,18 +69,21 @@ pub async fn scatter(shard: &Rc<Shard>, part: ProducePart) -> Vec<ProduceOutcome
     outcomes
 }
 
-/// An appended batch whose acknowledgement waits for the in-sync replicas.
-pub struct Unreplicated {
+/// An appended batch whose acknowledgement waits for the in-sync replicas, the disk, or
+/// both.
+pub struct Unacknowledged {
     /// Position in the outcomes.
     outcome: usize,
     partition: TopicIdPartition,
     leader_epoch: LeaderEpoch,
-    /// The high watermark that acknowledges it.
+    /// Its end: where the high watermark, and what is durable, have to be.
     required: Offset,
+    by_replicas: bool,
+    by_disk: bool,
 }
 
 /// Appends to partitions of this core, now.
-pub fn append(shard: &Rc<Shard>, part: ProducePart) -> (Vec<ProduceOutcome>, Vec<Unreplicated>) {
+pub fn append(shard: &Rc<Shard>, part: ProducePart) -> (Vec<ProduceOutcome>, Vec<Unacknowledged>) {
     let mut outcomes = Vec::with_capacity(part.partitions.len());
     let mut waiting = Vec::new();
     let mut wakes = Wakes::new();
@@ -107,12 +111,19 @@ pub fn append(shard: &Rc<Shard>, part: ProducePart) -> (Vec<ProduceOutcome>, Vec
         );
         match outcome {
             Ok((outcome, required)) => {
-                if part.acks == ACKS_ALL && partition.high_watermark() < required {
-                    waiting.push(Unreplicated {
+                let by_replicas = part.acks == ACKS_ALL && partition.high_watermark() < required;
+                let by_disk = partition.log().is_flush_due();
+                if by_disk {
+                    flush::start(shard, id);
+                }
+                if by_replicas || by_disk {
+                    waiting.push(Unacknowledged {
                         outcome: outcomes.len(),
                         partition: id,
                         leader_epoch: partition.leader_epoch(),
                         required,
+                        by_replicas,
+                        by_disk,
                     });
                 }
                 outcomes.push(outcome);
@@ -124,18 +135,18 @@ pub fn append(shard: &Rc<Shard>, part: ProducePart) -> (Vec<ProduceOutcome>, Vec
     (outcomes, waiting)
 }
 
-/// Waits until each batch is acknowledged by the in-sync replicas, or can't be: then its
-/// outcome gets the error (DelayedProduce).
-pub async fn await_replication(
+/// Waits until each batch is acknowledged by the in-sync replicas and by the disk where
+/// that is asked for, or can't be: then its outcome gets the error (DelayedProduce).
+pub async fn await_acknowledgement(
     shard: &Rc<Shard>,
     outcomes: &mut [ProduceOutcome],
-    mut waiting: Vec<Unreplicated>,
+    mut waiting: Vec<Unacknowledged>,
     deadline: Nanos,
 ) {
     while !waiting.is_empty() {
         let wait = Wait::new(shard);
         for batch in &waiting {
-            wait.watch_local(batch.partition, Condition::HighWatermark(batch.required.0));
+            wait.watch_local(batch.partition, batch.condition(shard));
         }
         let expired = or_deadline(shard.rt(), wait.notified(), deadline)
             .await
@@ -155,17 +166,35 @@ pub async fn await_replication(
     }
 }
 
+impl Unacknowledged {
+    /// What it waits for now; the replicas first.
+    fn condition(&self, shard: &Shard) -> Condition {
+        let replicated = shard
+            .partition(self.partition)
+            .is_some_and(|partition| partition.borrow().high_watermark() >= self.required);
+        if self.by_disk && (replicated || !self.by_replicas) {
+            Condition::Durable(self.required.0)
+        } else {
+            Condition::HighWatermark(self.required.0)
+        }
+    }
+}
+
 /// The final error of an appended batch (none if it is acknowledged), or nothing yet.
-fn settle(shard: &Shard, batch: &Unreplicated) -> Option<ErrorCode> {
+fn settle(shard: &Shard, batch: &Unacknowledged) -> Option<ErrorCode> {
     let Some(partition) = shard.partition(batch.partition) else {
         return Some(ErrorCode::NOT_LEADER_OR_FOLLOWER);
     };
     let partition = partition.borrow();
     if partition.leader_epoch() != batch.leader_epoch || partition.check_leader().is_err() {
         Some(ErrorCode::NOT_LEADER_OR_FOLLOWER)
-    } else if partition.high_watermark() < batch.required {
+    } else if batch.by_disk && partition.log().is_offline() {
+        Some(ErrorCode::KAFKA_STORAGE_ERROR)
+    } else if (batch.by_replicas && partition.high_watermark() < batch.required)
+        || (batch.by_disk && partition.log().recovery_point() < batch.required)
+    {
         None
-    } else if partition.has_enough_in_sync() {
+    } else if !batch.by_replicas || partition.has_enough_in_sync() {
         Some(ErrorCode::NONE)
     } else {
         Some(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND)
