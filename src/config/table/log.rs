@@ -76,7 +76,7 @@ declare! { LOG: Broker;
     "log.index.interval.bytes", Int, V("4096"), Min(0), Medium, ClusterWide,
         "About how many bytes of records lie between two index entries.";
     "log.flush.interval.messages", Long, V("9223372036854775807"), Min(1), High, ClusterWide,
-        "A log is forced to stable storage after this many records.";
+        "A log is forced to stable storage after this many records, before the last is acknowledged.";
     "log.segment.delete.delay.ms", Long, V("60000"), Min(0), High, ClusterWide,
         "Pause between a segment's deletion and the removal of its files.";
     "log.flush.scheduler.interval.ms", Long, V("9223372036854775807"), Any, High, AtStart,

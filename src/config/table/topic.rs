@@ -14,7 +14,7 @@ declare! { TOPIC: Topic;
     "segment.index.bytes", Int, V("10485760"), Min(4), Medium, PerResource,
         "Largest offset or time index of a segment; the log rolls when it is full.";
     "flush.messages", Long, V("9223372036854775807"), Min(1), Medium, PerResource,
-        "The log is forced to stable storage after this many records.";
+        "The log is forced to stable storage after this many records, before the last is acknowledged.";
     "flush.ms", Long, V("9223372036854775807"), Min(0), Medium, PerResource,
         "Longest time that a record stays unflushed.";
     "retention.bytes", Long, V("-1"), Any, Medium, PerResource,
