@@ -29,10 +29,6 @@ const LAYERS: &[&[&str]] = &[
 /// Runs layers 0 to 4, so it may see them all; nothing may see it.
 const SIM: &str = "sim";
 
-/// Two modules of one layer that are two halves of one thing: the shard's processor calls
-/// the table of APIs, whose handlers act on the shard.
-const HALVES: [&str; 2] = ["api", "shard"];
-
 const MAY_BE_UNSAFE: [&str; 3] = ["io", "mesh", "record"];
 
 /// What the pure layer may not touch: it is replayed under a seed.
@@ -95,8 +91,7 @@ fn imports_go_down_only() {
     }
     for (from, tos) in &same_layer {
         for to in tos {
-            let halves = HALVES.contains(&from.as_str()) && HALVES.contains(&to.as_str());
-            if !halves && same_layer.get(to).is_some_and(|back| back.contains(from)) {
+            if same_layer.get(to).is_some_and(|back| back.contains(from)) {
                 wrong.push(format!("{from} and {to} of one layer import each other"));
             }
         }
