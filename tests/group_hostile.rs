@@ -348,7 +348,14 @@ impl World {
         let completion = fx.completion.take();
         let appended = fx.records.is_empty() || !self.rng.one_in(20);
         if appended {
-            encode_batches(&fx.records, fx.atomic, self.now().wall_ms, 1 << 20).expect("small");
+            encode_batches(
+                &fx.records,
+                fx.atomic,
+                self.now().wall_ms,
+                1 << 20,
+                self.config.compression,
+            )
+            .expect("small");
             for record in &fx.records {
                 let at = Offset(self.records.len() as i64);
                 self.records.push(record.clone());

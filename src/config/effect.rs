@@ -29,7 +29,6 @@ const NOT_ACTED_ON: &[&str] = &[
     "min.cleanable.dirty.ratio",
     "min.compaction.lag.ms",
     "num.recovery.threads.per.data.dir",
-    "offsets.topic.compression.codec",
     "preallocate",
     "queued.max.request.bytes",
     "replica.lag.time.max.ms",

@@ -1,13 +1,14 @@
 //! Records of `__consumer_offsets` in batches: how a step's records are written and how the
-//! log is read back. The batches of a step carry its time on each record, no producer and
-//! no compression, as Kafka writes them by default.
+//! log is read back. The batches of a step carry its time on each record and no producer.
 
 use bytes::Bytes;
 use tracing::warn;
 
 use super::records::{CoordinatorRecord, Decoded};
 use crate::base::{ErrorCode, Millis, Offset, ProducerId};
-use crate::record::{BatchBuilder, BatchParams, BatchView, ControlType, RecordsError, records};
+use crate::record::{
+    BatchBuilder, BatchParams, BatchView, Compression, ControlType, RecordsError, records,
+};
 use crate::wire::DecodeError;
 
 /// A batch to append, and how many of the step's records it holds.
@@ -45,16 +46,22 @@ pub enum ReadError {
     NoKey { at: Offset },
 }
 
-/// All records in one batch where `atomic`, else in as few of `bytes_max` as hold them. A
-/// record or atomic batch that is larger is refused as the log would refuse it.
+/// All records in one batch where `atomic`, else in as few of `bytes_max` as hold them
+/// before they are compressed. A record or atomic batch that is larger is refused as the
+/// log would refuse it.
 pub fn encode_batches(
     records: &[CoordinatorRecord],
     atomic: bool,
     now_ms: Millis,
     bytes_max: usize,
+    compression: Compression,
 ) -> Result<Vec<EncodedBatch>, ErrorCode> {
+    let params = BatchParams {
+        compression,
+        ..BatchParams::default()
+    };
     let mut batches = Vec::new();
-    let mut builder = BatchBuilder::new(BatchParams::default());
+    let mut builder = BatchBuilder::new(params);
     for record in records {
         // Only text that no record can hold fails; Kafka's answer to that is this one.
         let (key, value) = record
@@ -63,7 +70,7 @@ pub fn encode_batches(
         let size = record_size_max(key.len(), value.as_ref().map_or(0, Bytes::len));
         if !atomic && !builder.is_empty() && builder.uncompressed_size() + size > bytes_max {
             batches.push(finish(builder));
-            builder = BatchBuilder::new(BatchParams::default());
+            builder = BatchBuilder::new(params);
         }
         builder.append(now_ms, Some(&key), value.as_deref(), &[]);
     }
@@ -148,7 +155,7 @@ fn record_size_max(key_bytes: usize, value_bytes: usize) -> usize {
 mod tests {
     use super::*;
     use crate::base::ProducerEpoch;
-    use crate::record::{Batches, EndTxnMarker, ProducerInfo};
+    use crate::record::{Batches, CompressionType, EndTxnMarker, ProducerInfo};
 
     fn tombstones(count: i32) -> Vec<CoordinatorRecord> {
         (0..count)
@@ -168,8 +175,14 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
+        for codec in CompressionType::ALL {
+            written_and_read(Compression::new(codec, codec.default_level()));
+        }
+    }
+
+    fn written_and_read(codec: Compression) {
         let records = tombstones(3);
-        let batches = encode_batches(&records, true, 5, 1 << 20).unwrap();
+        let batches = encode_batches(&records, true, 5, 1 << 20, codec).unwrap();
         assert_eq!(batches.len(), 1);
         let entries = read(&batches[0].bytes);
         for (index, (entry, record)) in entries.into_iter().zip(records).enumerate() {
@@ -187,19 +200,22 @@ mod tests {
     #[test]
     fn a_sweep_is_spread_and_a_step_is_not() {
         let records = tombstones(100);
-        let batches = encode_batches(&records, false, 5, 500).unwrap();
+        let batches = encode_batches(&records, false, 5, 500, Compression::NONE).unwrap();
         assert!(batches.len() > 5);
         assert!(batches.iter().all(|batch| batch.bytes.len() <= 500));
         assert_eq!(batches.iter().map(|b| b.record_count).sum::<usize>(), 100);
         assert_eq!(
-            encode_batches(&records, true, 5, 500),
+            encode_batches(&records, true, 5, 500, Compression::NONE),
             Err(ErrorCode::MESSAGE_TOO_LARGE)
         );
         assert_eq!(
-            encode_batches(&records, false, 5, 80),
+            encode_batches(&records, false, 5, 80, Compression::NONE),
             Err(ErrorCode::MESSAGE_TOO_LARGE)
         );
-        assert_eq!(encode_batches(&[], true, 5, 80), Ok(vec![]));
+        assert_eq!(
+            encode_batches(&[], true, 5, 80, Compression::NONE),
+            Ok(vec![])
+        );
     }
 
     #[test]

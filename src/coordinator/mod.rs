@@ -38,6 +38,7 @@ pub use shard::GroupShard;
 pub use timers::TimerQueue;
 
 use crate::base::{Millis, Nanos};
+use crate::record::Compression;
 use crate::security::RequestContext;
 
 /// The moment of a step: the core's monotonic clock for timers, the wall clock for what is
@@ -107,6 +108,8 @@ pub struct CoordinatorConfig {
     pub offset_commit_timeout_ms: i64,
     /// `offsets.load.buffer.size`
     pub load_buffer_bytes: usize,
+    /// `offsets.topic.compression.codec`
+    pub compression: Compression,
 }
 
 impl Default for CoordinatorConfig {
@@ -122,6 +125,7 @@ impl Default for CoordinatorConfig {
             offsets_retention_check_interval_ms: 600_000,
             offset_commit_timeout_ms: 5_000,
             load_buffer_bytes: 5 * 1024 * 1024,
+            compression: Compression::NONE,
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::log::LogConfig;
 use crate::metadata::{self, supported_features};
 use crate::raft::voters::Endpoint;
 use crate::raft::{Voter, VoterSet};
+use crate::record::{Compression, CompressionType};
 use crate::shard::Node;
 use crate::wire::messages::broker_registration_request::{Feature, Listener};
 use crate::wire::messages::{BrokerHeartbeatRequest, BrokerRegistrationRequest};
@@ -53,8 +54,18 @@ pub fn coordinator(config: &NodeConfig) -> CoordinatorConfig {
         offsets_retention_check_interval_ms: group.offsets_retention_check_interval_ms,
         offset_commit_timeout_ms: i64::from(group.offsets_commit_timeout_ms),
         load_buffer_bytes: size(group.offsets_load_buffer_size),
+        compression: offsets_compression(group.offsets_topic_compression_codec),
         ..CoordinatorConfig::default()
     }
+}
+
+/// `offsets.topic.compression.codec` is a codec's number, which was checked at the start.
+fn offsets_compression(codec: i32) -> Compression {
+    i8::try_from(codec)
+        .ok()
+        .and_then(CompressionType::from_id)
+        .map(|codec| Compression::new(codec, codec.default_level()))
+        .unwrap_or_default()
 }
 
 pub fn controller(node: &Node, storage: &Storage, listeners: &[BoundListener]) -> ControllerConfig {

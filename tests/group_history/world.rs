@@ -515,7 +515,14 @@ impl World {
 
     fn append(&mut self, fx: &Effects) {
         let now_ms = self.now().wall_ms;
-        let batches = encode_batches(&fx.records, fx.atomic, now_ms, 100_000).expect("small");
+        let batches = encode_batches(
+            &fx.records,
+            fx.atomic,
+            now_ms,
+            100_000,
+            self.config.compression,
+        )
+        .expect("small");
         let mut records = fx.records.iter();
         for batch in batches {
             let base = self.model.end();

@@ -149,7 +149,13 @@ impl Core {
             return Ok(());
         }
         let bytes_max = self.log.max_message_bytes();
-        let batches = encode_batches(&fx.records, fx.atomic, now.wall_ms, bytes_max)?;
+        let batches = encode_batches(
+            &fx.records,
+            fx.atomic,
+            now.wall_ms,
+            bytes_max,
+            self.config.compression,
+        )?;
         let mut records = fx.records.iter();
         for batch in batches {
             let at = self.log.append(batch.bytes)?;
