@@ -2,12 +2,13 @@
 //! their versions, answered by both, and the records that each then has in
 //! `__consumer_offsets`, field by field.
 //!
-//! Kafka's answers stand in `tests/golden/group/kafka-4.3.1.txt`, so that ours are compared
-//! without Java, in simulated time. With `OTTLA_KAFKA_CLASSPATH` set, as `scripts/test`
-//! does, Kafka is run and asked again; `OTTLA_UPDATE_GOLDEN=1` then writes the file anew.
+//! Kafka's answers stand in `tests/golden/group/kafka-4.3.1.txt`, so that the coordinator's
+//! are compared without Java, in simulated time. With `OTTLA_KAFKA_CLASSPATH` set, as
+//! `scripts/test` does, Kafka is run and asked again, and so is a whole node of ours (which
+//! takes as long, some 80 seconds); `OTTLA_UPDATE_GOLDEN=1` then writes the file anew.
 
-#[path = "group_kafka/kafka.rs"]
-mod kafka;
+#[path = "group_kafka/node.rs"]
+mod node;
 #[path = "group_kafka/ours.rs"]
 mod ours;
 #[path = "group_kafka/scenarios.rs"]
@@ -54,8 +55,17 @@ fn answers_and_records_are_kafkas() {
 }
 
 #[test]
+fn a_whole_node_answers_so() {
+    if std::env::var_os("OTTLA_KAFKA_CLASSPATH").is_none() {
+        return;
+    }
+    let golden = std::fs::read_to_string(golden_path()).expect("the golden file is there");
+    assert_same(&play(&mut node::Node::ottla()), &golden, "Kafka's");
+}
+
+#[test]
 fn kafka_still_answers_so() {
-    let Some(mut kafka) = kafka::Kafka::start() else {
+    let Some(mut kafka) = node::Node::kafka() else {
         return;
     };
     let answers = play(&mut kafka);

@@ -1,4 +1,5 @@
-//! Apache Kafka as a target: a node of our own, asked over plain sockets.
+//! A running node as a target, asked over plain sockets: Apache Kafka, or the Ottla that
+//! was built.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -21,7 +22,7 @@ use crate::session::{TOPIC, Target};
 
 const START_TIMEOUT: Duration = Duration::from_secs(90);
 
-pub struct Kafka {
+pub struct Node {
     child: Child,
     port: u16,
     connections: BTreeMap<String, Connection>,
@@ -35,17 +36,40 @@ struct Connection {
     flexible: std::collections::VecDeque<bool>,
 }
 
-impl Drop for Kafka {
+impl Drop for Node {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-impl Kafka {
-    /// `None` where Kafka's jars aren't given.
-    pub fn start() -> Option<Kafka> {
+impl Node {
+    /// Kafka; `None` where its jars aren't given.
+    pub fn kafka() -> Option<Node> {
         let classpath = std::env::var("OTTLA_KAFKA_CLASSPATH").ok()?;
+        let java = |arguments: &[&str]| {
+            let mut command = Command::new("java");
+            command
+                .args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
+                .args(["-cp", &classpath])
+                .args(arguments);
+            command
+        };
+        Some(Node::start(
+            java(&["kafka.tools.StorageTool"]),
+            java(&["kafka.Kafka"]),
+        ))
+    }
+
+    /// Ottla, on two shards.
+    pub fn ottla() -> Node {
+        let ottla = || Command::new(env!("CARGO_BIN_EXE_ottla"));
+        let mut start = ottla();
+        start.args(["start", "--override", "ottla.cores=2", "--config"]);
+        Node::start(ottla(), start)
+    }
+
+    fn start(mut format: Command, mut start: Command) -> Node {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let (port, controller_port) = (free_port(), free_port());
         let data = directory.path().join("data");
@@ -66,44 +90,40 @@ impl Kafka {
             data.display()
         );
         std::fs::write(&config, properties).expect("the directory can be written");
-        let java = |arguments: &[&str]| {
-            let mut command = Command::new("java");
+        let quiet = |command: &mut Command| {
             command
-                .args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
-                .args(["-cp", &classpath])
-                .args(arguments)
                 .arg(&config)
+                .current_dir(directory.path())
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(Stdio::null());
-            command
         };
-        let formatted = java(&[
-            "kafka.tools.StorageTool",
+        format.args([
             "format",
             "--cluster-id",
             "AAAAAAAAAAAAAAAAAAAABA",
             "--config",
-        ])
-        .status()
-        .expect("java runs");
-        assert!(formatted.success(), "kafka-storage format");
-        let child = java(&["kafka.Kafka"]).spawn().expect("java runs");
-        let mut kafka = Kafka {
+        ]);
+        quiet(&mut format);
+        quiet(&mut start);
+        let formatted = format.status().expect("the program is there");
+        assert!(formatted.success(), "formatting");
+        let child = start.spawn().expect("the program is there");
+        let mut node = Node {
             child,
             port,
             connections: BTreeMap::new(),
             topic_id: Uuid::ZERO,
             _directory: directory,
         };
-        kafka.wait_ready();
-        Some(kafka)
+        node.wait_ready();
+        node
     }
 
     fn wait_ready(&mut self) {
         let deadline = Instant::now() + START_TIMEOUT;
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(Instant::now() < deadline, "Kafka did not start");
+            assert!(Instant::now() < deadline, "the node did not start");
             std::thread::sleep(Duration::from_millis(100));
         }
         let create = CreateTopicsRequest {
@@ -140,7 +160,7 @@ impl Kafka {
             {
                 return;
             }
-            assert!(Instant::now() < deadline, "Kafka did not get ready");
+            assert!(Instant::now() < deadline, "the node did not get ready");
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -153,18 +173,18 @@ impl Kafka {
         let api_key = Q::API_KEY.expect("a request has a key");
         self.send("control", api_key, version, body.freeze());
         let answer = self.receive("control");
-        R::decode(&mut Decoder::new(&answer), version).expect("an answer of Kafka's")
+        R::decode(&mut Decoder::new(&answer), version).expect("an answer")
     }
 }
 
-impl Target for Kafka {
+impl Target for Node {
     fn send(&mut self, connection: &str, api_key: i16, version: i16, body: Bytes) {
         let port = self.port;
         let connection = self
             .connections
             .entry(connection.to_owned())
             .or_insert_with(|| {
-                let stream = TcpStream::connect(("127.0.0.1", port)).expect("Kafka listens");
+                let stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
                 stream
                     .set_read_timeout(Some(Duration::from_secs(60)))
                     .expect("a socket");
@@ -175,7 +195,7 @@ impl Target for Kafka {
                 }
             });
         let flexible = ApiKey::from_i16(api_key)
-            .expect("Kafka knows it")
+            .expect("an api of the table")
             .is_flexible(version);
         let mut frame = BytesMut::new();
         frame.put_i16(api_key);
@@ -191,7 +211,7 @@ impl Target for Kafka {
         connection
             .stream
             .write_all(&[&size.to_be_bytes()[..], &frame].concat())
-            .expect("Kafka reads");
+            .expect("it reads");
         connection.flexible.push_back(flexible);
         // The order of requests on different connections is part of the session.
         std::thread::sleep(Duration::from_millis(20));
@@ -203,15 +223,12 @@ impl Target for Kafka {
             .get_mut(connection)
             .expect("a request was sent");
         let mut size = [0; 4];
-        connection
-            .stream
-            .read_exact(&mut size)
-            .expect("Kafka answers");
+        connection.stream.read_exact(&mut size).expect("it answers");
         let mut frame = vec![0; u32::from_be_bytes(size) as usize];
         connection
             .stream
             .read_exact(&mut frame)
-            .expect("Kafka answers");
+            .expect("it answers");
         let flexible = connection.flexible.pop_front().expect("a request was sent");
         Bytes::from(frame).slice(4 + usize::from(flexible)..)
     }
