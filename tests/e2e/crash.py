@@ -29,7 +29,7 @@ TOPIC = "crash"
 GROUP = "crash-group"
 
 
-@dataclass
+@dataclass(eq=False)
 class Writer(threading.Thread):
     """Sends numbered records to its own partitions until told to stop; remembers what was acknowledged."""
 

@@ -4,8 +4,9 @@ import datetime
 import json
 
 import pytest
+from confluent_kafka import TopicPartition
 
-from harness.clients import Member, consumer, poll_messages, send_all
+from harness.clients import Member, commit_offsets, consumer, poll_messages, send_all
 from harness.net import wait_until
 from harness.records import now_ms
 from harness.tools import write_file
@@ -20,15 +21,8 @@ def group(broker, create, name):
     base = now_ms() - RECORDS * 1000
     for i in range(RECORDS):
         send_all(broker.bootstrap, name, [{"value": b"%d" % i, "partition": p, "timestamp": base + i * 1000} for p in (0, 1)])
-    commit(broker, name, name, 10)
+    commit_offsets(broker.bootstrap, name, [TopicPartition(name, p, 10) for p in (0, 1)])
     return name
-
-
-def commit(broker, group, topic, offset):
-    from confluent_kafka import TopicPartition
-    member = consumer(broker.bootstrap, group)
-    member.commit(offsets=[TopicPartition(topic, p, offset) for p in (0, 1)], asynchronous=False)
-    member.close()
 
 
 def offsets(tools, group):

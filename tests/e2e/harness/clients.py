@@ -7,8 +7,16 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 
 DELIVERY_SECONDS_MAX = 30
 
+# What a commit meets while the group's coordinator starts.
+COORDINATOR_COMING = {KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError._WAIT_COORD}
+
 # What a commit meets when the group is just about to change.
 REBALANCING = {KafkaError.REBALANCE_IN_PROGRESS, KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID}
+
+
+def librdkafka_names(settings: dict) -> dict:
+    """Keyword arguments as the library spells its settings."""
+    return {key if key == "log_level" else key.replace("_", "."): value for key, value in settings.items()}
 
 
 class Sender:
@@ -16,7 +24,7 @@ class Sender:
 
     def __init__(self, bootstrap: str, **settings):
         self.producer = Producer({"bootstrap.servers": bootstrap, "delivery.timeout.ms": 20000,
-                                  **{key.replace("_", "."): value for key, value in settings.items()}})
+                                  **librdkafka_names(settings)})
         self.errors: list[KafkaError] = []
         # (partition, offset) of what was acknowledged, in the order of the reports.
         self.acknowledged: list[tuple[int, int]] = []
@@ -54,7 +62,24 @@ def send_all(bootstrap: str, topic: str, values, **settings) -> list[tuple[int, 
 def consumer(bootstrap: str, group: str, **settings) -> Consumer:
     return Consumer({"bootstrap.servers": bootstrap, "group.id": group, "auto.offset.reset": "earliest", "enable.auto.commit": False,
                      "session.timeout.ms": 10000, "heartbeat.interval.ms": 500,
-                     **{key.replace("_", "."): value for key, value in settings.items()}})
+                     **librdkafka_names(settings)})
+
+
+def commit_offsets(bootstrap: str, group: str, offsets: list[TopicPartition]) -> None:
+    """Commits from outside of the group; a coordinator that has just been found may not be ready yet."""
+    committer = consumer(bootstrap, group)
+    deadline = time.monotonic() + DELIVERY_SECONDS_MAX
+    try:
+        while True:
+            try:
+                committer.commit(offsets=offsets, asynchronous=False)
+                return
+            except KafkaException as error:
+                if error.args[0].code() not in COORDINATOR_COMING or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+    finally:
+        committer.close()
 
 
 def read_assigned(bootstrap: str, topic: str, partitions: int, count: int, timeout: float = 30, **settings) -> list:
@@ -96,6 +121,8 @@ class Member(threading.Thread):
         self.received: list = []
         # Offsets read and not yet committed; a commit that meets a rebalance is tried again after it.
         self.uncommitted: dict[tuple[str, int], int] = {}
+        # Lists of offsets to commit besides; the client may only be used by this thread.
+        self.extra: list[list[TopicPartition]] = []
         self.error: BaseException | None = None
         self.leaving = threading.Event()
 
@@ -121,6 +148,8 @@ class Member(threading.Thread):
                         raise KafkaException(message.error())
                     self.received.append((self.rebalances, message))
                     self.uncommitted[message.topic(), message.partition()] = message.offset() + 1
+                if self.extra:
+                    self.reader.commit(offsets=self.extra.pop(), asynchronous=False)
                 if self.commit and self.uncommitted:
                     self.commit_read()
         except KafkaException as error:
