@@ -218,6 +218,8 @@ class OttlaBroker(Broker):
 
 class KafkaBroker(Broker):
     kind = "kafka"
+    # Features to format with, as name=level; Kafka's own defaults where none are given.
+    features: tuple[str, ...] = ()
 
     def java(self, *arguments: str, heap: str = "512m", log_config: str = "log4j2-broker.properties") -> list[str]:
         return ["java", f"-Xmx{heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", paths.KAFKA_CLASSPATH,
@@ -227,7 +229,8 @@ class KafkaBroker(Broker):
         return {key: value for key, value in super().properties().items() if not key.startswith("ottla.")}
 
     def format_command(self) -> list[str]:
-        return self.java("kafka.tools.StorageTool", "format", "--cluster-id", self.wanted_cluster_id, "--config", str(self.config))
+        return self.java("kafka.tools.StorageTool", "format", "--cluster-id", self.wanted_cluster_id, "--config", str(self.config),
+                         *(part for feature in self.features for part in ("--feature", feature)))
 
     def start_command(self) -> list[str]:
         return self.java("kafka.Kafka", str(self.config))
