@@ -1,6 +1,6 @@
 //! AlterConfigs (deprecated by KIP-339): replaces all of a resource's own configs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::config_resource::{self, Refusal};
@@ -83,6 +83,17 @@ fn check(
     let name = resource.resource_name.as_str();
     let kind = config_resource::kind(resource.resource_type)?;
     config_resource::authorize(shard, context, Operation::AlterConfigs, kind, name)?;
+    let mut seen = BTreeSet::new();
+    if !resource
+        .configs
+        .iter()
+        .all(|config| seen.insert(&config.name))
+    {
+        return Err(Refusal::new(
+            ErrorCode::INVALID_REQUEST,
+            "Error due to duplicate config keys",
+        ));
+    }
     let unset: Vec<&str> = resource
         .configs
         .iter()

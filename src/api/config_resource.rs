@@ -28,6 +28,11 @@ impl Refusal {
     }
 }
 
+/// Kafka's text of INVALID_REQUEST where an exception brought none of its own.
+pub const MALFORMED: &str = "This most likely occurs because of a request being malformed by \
+    the client library or the message was sent to an incompatible broker. See the broker logs \
+    for more details.";
+
 impl From<alter::Invalid> for Refusal {
     fn from(invalid: alter::Invalid) -> Refusal {
         Refusal::new(invalid.error, invalid.message)
@@ -41,7 +46,7 @@ pub fn kind(resource_type: i8) -> Result<ConfigResourceType, Refusal> {
         Ok(kind)
     } else {
         Err(Refusal::invalid(format!(
-            "Unexpected resource type {resource_type}."
+            "Unknown resource type {resource_type}"
         )))
     }
 }
@@ -86,11 +91,11 @@ pub fn check_broker_name(shard: &Shard, name: &str) -> Result<(), Refusal> {
     }
     if name.parse::<i32>().is_err() {
         return Err(Refusal::invalid(format!(
-            "Node id must be an integer, but it is: {name}"
+            "Broker id must be an integer, but it is: {name}"
         )));
     }
     Err(Refusal::invalid(format!(
-        "Unexpected broker id, expected {me}, but received {name}"
+        "Unexpected broker id, expected {me} or empty string, but received {name}"
     )))
 }
 

@@ -31,17 +31,27 @@ pub async fn handle(
         BROKERS
     };
     if request.endpoint_type != known {
-        let error = if matches!(request.endpoint_type, BROKERS | CONTROLLERS) {
-            ErrorCode::MISMATCHED_ENDPOINT_TYPE
+        let name = |kind| {
+            if kind == BROKERS {
+                "BROKER"
+            } else {
+                "CONTROLLER"
+            }
+        };
+        let (error, message) = if matches!(request.endpoint_type, BROKERS | CONTROLLERS) {
+            let (here, wanted) = (name(known), name(request.endpoint_type));
+            let text = format!(
+                "The request was sent to an endpoint of type {here}, but we wanted an endpoint \
+                 of type {wanted}"
+            );
+            (ErrorCode::MISMATCHED_ENDPOINT_TYPE, text)
         } else {
-            ErrorCode::UNSUPPORTED_ENDPOINT_TYPE
+            let text = format!("Unsupported endpoint type {}", request.endpoint_type);
+            (ErrorCode::UNSUPPORTED_ENDPOINT_TYPE, text)
         };
         return DescribeClusterResponse {
             error_code: error.0,
-            error_message: Some(format!(
-                "this listener serves endpoint type {known}, not {}",
-                request.endpoint_type
-            )),
+            error_message: Some(message),
             endpoint_type: known,
             ..Default::default()
         };

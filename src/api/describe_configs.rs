@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use super::config_resource::{self, LayerMaps, Refusal};
+use super::config_resource::{self, LayerMaps, MALFORMED, Refusal};
 use crate::base::ErrorCode;
 use crate::config::describe::{self, Described};
 use crate::controller::topic_name;
@@ -37,7 +37,8 @@ pub async fn handle(
             let wanted = |name: &String| keys.as_ref().is_none_or(|keys| keys.contains(name));
             DescribeConfigsResult {
                 error_code: refusal.as_ref().map_or(ErrorCode::NONE, |r| r.error).0,
-                error_message: refusal.map(|refusal| refusal.message),
+                // Not null, as in Kafka.
+                error_message: Some(refusal.map_or_else(String::new, |r| r.message)),
                 resource_type: resource.resource_type,
                 resource_name: resource.resource_name,
                 configs: configs
@@ -61,7 +62,10 @@ fn describe(
     resource: &DescribeConfigsResource,
 ) -> Result<Vec<Described>, Refusal> {
     let name = resource.resource_name.as_str();
-    let kind = config_resource::kind(resource.resource_type)?;
+    let kind = config_resource::kind(resource.resource_type).map_err(|refusal| Refusal {
+        message: MALFORMED.to_owned(),
+        ..refusal
+    })?;
     config_resource::authorize(shard, context, Operation::DescribeConfigs, kind, name)?;
     let maps = LayerMaps::of(shard, image, kind, name);
     let layers = maps.layers(shard);
@@ -70,10 +74,7 @@ fn describe(
             topic_name::validate(name)
                 .map_err(|text| Refusal::new(ErrorCode::INVALID_TOPIC_EXCEPTION, text))?;
             if image.topics.by_name(name).is_none() {
-                return Err(Refusal::new(
-                    ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
-                    "This server does not host this topic-partition.",
-                ));
+                return Err(Refusal::new(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, ""));
             }
             Ok(describe::topic(&layers))
         }

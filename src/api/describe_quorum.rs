@@ -9,6 +9,9 @@ use crate::security::{CLUSTER_NAME, Operation, RequestContext, ResourceType};
 use crate::shard::Shard;
 use crate::wire::messages::{DescribeQuorumRequest, DescribeQuorumResponse};
 
+/// First version that tells where the voters are.
+const NODES_SINCE: i16 = 2;
+
 pub async fn handle(
     shard: Rc<Shard>,
     context: RequestContext,
@@ -22,12 +25,18 @@ pub async fn handle(
     ) {
         return failed(ErrorCode::CLUSTER_AUTHORIZATION_FAILED);
     }
+    let version = context.api_version;
     let call = ControllerRequest::DescribeQuorum {
         ctx: context,
         request,
     };
     match shard.controller(call).await {
-        Some(ControllerResponse::DescribeQuorum(response)) => response,
+        Some(ControllerResponse::DescribeQuorum(mut response)) => {
+            if version < NODES_SINCE {
+                response.nodes.clear();
+            }
+            response
+        }
         other => failed(controller_down(&other)),
     }
 }

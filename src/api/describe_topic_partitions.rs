@@ -11,6 +11,7 @@ use crate::metadata::{MetadataImage, PartitionImage, TopicImage};
 use crate::security::{Operation, RequestContext, ResourceType};
 use crate::shard::Shard;
 use crate::wire::messages::DescribeTopicPartitionsRequest;
+use crate::wire::messages::describe_topic_partitions_request::TopicRequest;
 use crate::wire::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponse, DescribeTopicPartitionsResponsePartition,
     DescribeTopicPartitionsResponseTopic,
@@ -24,6 +25,17 @@ pub async fn handle(
     context: RequestContext,
     request: DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
+    if request
+        .cursor
+        .as_ref()
+        .is_some_and(|cursor| cursor.partition_index < 0)
+    {
+        let refused = |topic: &TopicRequest| failed(&topic.name, ErrorCode::INVALID_REQUEST);
+        return DescribeTopicPartitionsResponse {
+            topics: request.topics.iter().map(refused).collect(),
+            ..Default::default()
+        };
+    }
     let image = shard.image();
     let asked: BTreeSet<String> = if request.topics.is_empty() {
         image.topics.iter().map(|t| t.name.to_string()).collect()

@@ -219,7 +219,11 @@ async fn read(
     let mut partitions = Vec::with_capacity(topics.len());
     for (slot, (spec, topic)) in (0u32..).zip(begun.partitions.iter().zip(topics)) {
         answers.push(match topic.target {
-            Err(error) => FetchAnswer::refused(slot, error),
+            Err(error) => FetchAnswer {
+                // Kafka's answer to what it doesn't read has an empty list here, not null.
+                aborted: Some(Vec::new()),
+                ..FetchAnswer::refused(slot, error)
+            },
             Ok(partition) => {
                 partitions.push(FetchPartition {
                     slot,

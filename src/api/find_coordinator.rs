@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use super::config_resource::MALFORMED;
 use super::{auto_create, endpoint};
 use crate::base::{ErrorCode, PartitionIndex, hash};
 use crate::controller::topic_name;
@@ -48,7 +49,7 @@ async fn find(shard: &Rc<Shard>, context: &RequestContext, kind: i8, key: String
             // Also for transactions: a fatal answer, where a retriable one would keep
             // the producer asking for ever.
             return Coordinator {
-                error_message: Some(format!("coordinator type {kind} is not served here")),
+                error_message: Some(MALFORMED.to_owned()),
                 ..failed(key, ErrorCode::INVALID_REQUEST)
             };
         }

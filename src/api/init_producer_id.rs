@@ -27,6 +27,10 @@ pub async fn handle(
             ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED
         });
     }
+    if (request.producer_id == -1) != (request.producer_epoch == -1) {
+        // Both or none.
+        return failed(ErrorCode::INVALID_REQUEST);
+    }
     let allowed = shard.authorize(
         &context,
         Operation::IdempotentWrite,

@@ -25,11 +25,11 @@ const SPECIAL_SINCE: [(i64, i16); 4] = [(-3, 7), (-4, 8), (-5, 9), (-6, 11)];
 pub async fn handle(
     shard: Rc<Shard>,
     context: RequestContext,
-    request: ListOffsetsRequest,
+    mut request: ListOffsetsRequest,
 ) -> ListOffsetsResponse {
     let image = shard.image();
     let from_consumer = BrokerId(request.replica_id) == BrokerId::NONE;
-    let duplicates = duplicates(&request);
+    let duplicates = take_duplicates(&mut request);
     let mut targets = Vec::new();
     for topic in &request.topics {
         let allowed = shard.authorize(
@@ -41,7 +41,7 @@ pub async fn handle(
         for partition in &topic.partitions {
             let refusal = if !allowed {
                 Some(ErrorCode::TOPIC_AUTHORIZATION_FAILED)
-            } else if duplicates.contains(&(topic.name.as_str(), partition.partition_index)) {
+            } else if duplicates.contains(&(topic.name.clone(), partition.partition_index)) {
                 Some(ErrorCode::INVALID_REQUEST)
             } else {
                 unsupported(partition.timestamp, context.api_version)
@@ -98,17 +98,20 @@ fn unsupported(timestamp: i64, version: i16) -> Option<ErrorCode> {
     (!known).then_some(ErrorCode::UNSUPPORTED_VERSION)
 }
 
-/// Partitions that stand in the request more than once are answered INVALID_REQUEST.
-fn duplicates(request: &ListOffsetsRequest) -> HashSet<(&str, i32)> {
+/// Partitions that stand in the request more than once: each is answered once, with
+/// INVALID_REQUEST.
+fn take_duplicates(request: &mut ListOffsetsRequest) -> HashSet<(String, i32)> {
     let mut seen = HashSet::new();
     let mut twice = HashSet::new();
-    for topic in &request.topics {
-        for partition in &topic.partitions {
-            let key = (topic.name.as_str(), partition.partition_index);
-            if !seen.insert(key) {
+    for topic in &mut request.topics {
+        topic.partitions.retain(|partition| {
+            let key = (topic.name.clone(), partition.partition_index);
+            let first = seen.insert(key.clone());
+            if !first {
                 twice.insert(key);
             }
-        }
+            first
+        });
     }
     twice
 }

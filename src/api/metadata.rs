@@ -1,6 +1,7 @@
 //! Metadata: brokers, topics, leaders. Answered from this core's image; a missing topic
 //! is created on the way where that is allowed (`auto.create.topics.enable`).
 
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use super::{auto_create, endpoint};
@@ -22,6 +23,14 @@ pub async fn handle(
     request: MetadataRequest,
 ) -> MetadataResponse {
     let asked = Asked::of(request.topics, context.api_version);
+    if let Asked::Topics(topics) = &asked
+        && context.api_version < BY_ID_SINCE
+        && topics
+            .iter()
+            .any(|topic| topic.topic_id != Uuid::ZERO || topic.name.is_none())
+    {
+        return refuse_whole(topics);
+    }
     if let Asked::Topics(topics) = &asked
         && request.allow_auto_topic_creation
     {
@@ -60,6 +69,23 @@ pub async fn handle(
     }
 }
 
+/// First version that finds topics by id (KIP-516).
+const BY_ID_SINCE: i16 = 12;
+
+/// Kafka's answer to ids in a version that can't use them.
+fn refuse_whole(topics: &[MetadataRequestTopic]) -> MetadataResponse {
+    let refused = |topic: &MetadataRequestTopic| MetadataResponseTopic {
+        error_code: ErrorCode::INVALID_REQUEST.0,
+        name: Some(topic.name.clone().unwrap_or_default()),
+        topic_id: topic.topic_id,
+        ..Default::default()
+    };
+    MetadataResponse {
+        topics: topics.iter().map(refused).collect(),
+        ..Default::default()
+    }
+}
+
 /// Version 0 has no null: there an empty list means all topics.
 enum Asked {
     All,
@@ -71,7 +97,12 @@ impl Asked {
         match topics {
             None => Asked::All,
             Some(topics) if topics.is_empty() && version == 0 => Asked::All,
-            Some(topics) => Asked::Topics(topics),
+            Some(mut topics) => {
+                // A topic that is asked for twice is answered once.
+                let mut seen = HashSet::new();
+                topics.retain(|topic| seen.insert((topic.topic_id, topic.name.clone())));
+                Asked::Topics(topics)
+            }
         }
     }
 }

@@ -33,6 +33,10 @@ pub async fn run(shard: &Rc<Shard>, id: TopicIdPartition) {
     loop {
         let work = {
             let mut partition = partition.borrow_mut();
+            if partition.log().is_offline() {
+                // Closed, or failed and told.
+                break;
+            }
             let scope = if partition.is_flush_due(shard.rt().now()) {
                 FlushScope::All
             } else {

@@ -252,8 +252,10 @@ impl Partition {
             ..FetchAnswer::refused(asked.slot, error)
         };
         if let Err(error) = self.replica.check_leader(asked.current_leader_epoch) {
+            // A newer epoch than ours says nothing about where the leader is.
+            let tells_leader = error != ErrorCode::UNKNOWN_LEADER_EPOCH;
             return FetchAnswer {
-                leader: self.current_leader(),
+                leader: self.current_leader().filter(|_| tells_leader),
                 ..refused(error)
             };
         }
@@ -493,8 +495,14 @@ impl Partition {
     }
 
     fn rejected(&self, slot: u32, rejected: Rejected) -> ProduceOutcome {
+        // As in Kafka, told only along with errors of single records.
+        let log_start_offset = if rejected.record_errors.is_empty() {
+            Offset::UNKNOWN
+        } else {
+            self.log.log_start_offset()
+        };
         ProduceOutcome {
-            log_start_offset: self.log.log_start_offset(),
+            log_start_offset,
             record_errors: rejected.record_errors,
             message: rejected.message,
             ..ProduceOutcome::refused(slot, rejected.error)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::ClassicGroup;
 use super::state::ClassicGroupState::{CompletingRebalance, Empty, PreparingRebalance, Stable};
@@ -98,7 +98,7 @@ impl ClassicGroup {
             .filter(|member| !assignment.contains_key(&*member.id))
             .count();
         if forgotten > 0 {
-            warn!(
+            info!(
                 group = &*self.id,
                 generation = self.generation,
                 members = forgotten,
