@@ -91,11 +91,11 @@ pub fn check_broker_name(shard: &Shard, name: &str) -> Result<(), Refusal> {
     }
     if name.parse::<i32>().is_err() {
         return Err(Refusal::invalid(format!(
-            "Broker id must be an integer, but it is: {name}"
+            "Node id must be an integer, but it is: {name}"
         )));
     }
     Err(Refusal::invalid(format!(
-        "Unexpected broker id, expected {me} or empty string, but received {name}"
+        "Unexpected broker id, expected {me}, but received {name}"
     )))
 }
 

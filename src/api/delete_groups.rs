@@ -15,7 +15,9 @@ pub async fn handle(
     context: RequestContext,
     request: DeleteGroupsRequest,
 ) -> DeleteGroupsResponse {
-    let names: BTreeSet<String> = request.groups_names.into_iter().collect();
+    let mut names = request.groups_names;
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(name.clone()));
     let mut results = Vec::new();
     for name in names {
         let ids = [name];

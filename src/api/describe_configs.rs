@@ -82,17 +82,31 @@ fn describe(
             Ok(describe::broker_default(layers.dynamic_default))
         }
         ConfigResourceType::BROKER => {
-            config_resource::check_broker_name(shard, name)?;
+            check_broker(shard, name)?;
             Ok(describe::broker(&layers))
         }
         ConfigResourceType::GROUP => Ok(describe::group(&layers)),
         ConfigResourceType::CLIENT_METRICS => Ok(describe::client_metrics(maps.own())),
         _ => {
-            config_resource::check_broker_name(shard, name)?;
+            check_broker(shard, name)?;
             // Broker loggers: levels of single loggers can't be set while the node runs.
             Ok(Vec::new())
         }
     }
+}
+
+/// Kafka's texts here differ a little from those of alterations.
+fn check_broker(shard: &Shard, name: &str) -> Result<(), Refusal> {
+    config_resource::check_broker_name(shard, name).map_err(|refusal| {
+        let message = match name.parse::<i32>() {
+            Err(_) => format!("Broker id must be an integer, but it is: {name}"),
+            Ok(_) => format!(
+                "Unexpected broker id, expected {} or empty string, but received {name}",
+                shard.node().id
+            ),
+        };
+        Refusal { message, ..refusal }
+    })
 }
 
 fn render(

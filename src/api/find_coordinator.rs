@@ -34,7 +34,11 @@ pub async fn handle(
     let found = find(&shard, &context, kind, request.key).await;
     FindCoordinatorResponse {
         error_code: found.error_code,
-        error_message: found.error_message,
+        // Kafka gives the name of success here.
+        error_message: found.error_message.or_else(|| {
+            let error = ErrorCode(found.error_code);
+            (error.is_ok() && context.api_version >= 1).then(|| error.name().to_owned())
+        }),
         node_id: found.node_id,
         host: found.host,
         port: found.port,

@@ -15,6 +15,7 @@ use super::endpoint;
 use crate::base::{BrokerId, ErrorCode, PartitionIndex, TopicIdPartition, Uuid};
 use crate::controller::topic_name;
 use crate::metadata::MetadataImage;
+use crate::record::BatchView;
 use crate::security::{Operation, RequestContext, ResourceType};
 use crate::shard::Shard;
 use crate::shard::messages::{ProduceOutcome, ProducePart, ProducePartition};
@@ -126,7 +127,7 @@ impl Plan {
             topics: Vec::new(),
             partitions: Vec::with_capacity(view.partition_count()),
         };
-        let refusal = refuse_whole(shard, context, &view);
+        let refusal = refuse_whole(shard, context, &view, body);
         let image = shard.image();
         let mut admitted: Result<Uuid, ErrorCode> = Ok(Uuid::ZERO);
         for partition in view.partitions() {
@@ -166,11 +167,18 @@ fn refuse_whole(
     shard: &Shard,
     context: &RequestContext,
     view: &ProduceView<'_>,
+    body: &[u8],
 ) -> Option<ErrorCode> {
-    if let Some(id) = view.transactional_id
-        && !shard.authorize(context, Operation::Write, ResourceType::TransactionalId, id)
-    {
-        return Some(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED);
+    let mut batches = view
+        .partitions()
+        .filter_map(|partition| BatchView::parse(&body[partition.records?]).ok());
+    if batches.any(|batch| batch.is_transactional()) {
+        let allowed = view.transactional_id.is_some_and(|id| {
+            shard.authorize(context, Operation::Write, ResourceType::TransactionalId, id)
+        });
+        if !allowed {
+            return Some(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED);
+        }
     }
     if !matches!(view.acks, ACKS_ALL | ACKS_NONE | ACKS_LEADER) {
         return Some(ErrorCode::INVALID_REQUIRED_ACKS);

@@ -184,12 +184,21 @@ impl Partition {
             return Err(refused(ErrorCode::NOT_ENOUGH_REPLICAS));
         }
         let rules = self.rules(Origin::Client, version, now_ms);
-        let validated = validate_shape(&records, version)
-            .and_then(|size| {
-                let mut records = records;
-                records.truncate(size);
-                validate(records, &rules)
-            })
+        let mut records = records;
+        match validate_shape(&records, version) {
+            Ok(size) => records.truncate(size),
+            Err(rejected) => {
+                // A corrupt shape is told in words, unlike other refusals.
+                let corrupt = rejected.error == ErrorCode::CORRUPT_MESSAGE;
+                let detail = corrupt.then(|| rejected.detail.clone());
+                let outcome = rejected_outcome(slot, rejected);
+                return Err(Box::new(ProduceOutcome {
+                    message: outcome.message.or(detail),
+                    ..outcome
+                }));
+            }
+        }
+        let validated = validate(records, &rules)
             .map_err(|rejected| Box::new(self.rejected(slot, rejected)))?;
         if validated.is_transactional {
             // No transaction can be open without a coordinator.
@@ -495,17 +504,16 @@ impl Partition {
     }
 
     fn rejected(&self, slot: u32, rejected: Rejected) -> ProduceOutcome {
-        // As in Kafka, told only along with errors of single records.
-        let log_start_offset = if rejected.record_errors.is_empty() {
-            Offset::UNKNOWN
-        } else {
-            self.log.log_start_offset()
+        // As in Kafka, which knows the log only where the batch got as far as its records.
+        let log_start_offset = match rejected.error {
+            ErrorCode::CORRUPT_MESSAGE
+            | ErrorCode::MESSAGE_TOO_LARGE
+            | ErrorCode::RECORD_LIST_TOO_LARGE => Offset::UNKNOWN,
+            _ => self.log.log_start_offset(),
         };
         ProduceOutcome {
             log_start_offset,
-            record_errors: rejected.record_errors,
-            message: rejected.message,
-            ..ProduceOutcome::refused(slot, rejected.error)
+            ..rejected_outcome(slot, rejected)
         }
     }
 
@@ -640,6 +648,14 @@ impl Partition {
             .map_err(|error| error.error_code())?;
         self.on_log_start_moved(wakes);
         Ok(self.log.log_start_offset())
+    }
+}
+
+fn rejected_outcome(slot: u32, rejected: Rejected) -> ProduceOutcome {
+    ProduceOutcome {
+        record_errors: rejected.record_errors,
+        message: rejected.message,
+        ..ProduceOutcome::refused(slot, rejected.error)
     }
 }
 
