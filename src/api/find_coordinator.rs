@@ -35,10 +35,10 @@ pub async fn handle(
     FindCoordinatorResponse {
         error_code: found.error_code,
         // Kafka gives the name of success here.
-        error_message: found.error_message.or_else(|| {
-            let error = ErrorCode(found.error_code);
-            (error.is_ok() && context.api_version >= 1).then(|| error.name().to_owned())
-        }),
+        error_message: match ErrorCode(found.error_code) {
+            ErrorCode::NONE => Some(ErrorCode::NONE.name().to_owned()),
+            _ => found.error_message,
+        },
         node_id: found.node_id,
         host: found.host,
         port: found.port,
