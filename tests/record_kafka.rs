@@ -71,7 +71,11 @@ fn describe_batch(batch: &BatchView<'_>, text: &mut String) {
         let record = record.unwrap();
         let headers: String = record
             .headers()
-            .map(|Header { key, value }| format!(" {}={}", shown(Some(key)), shown(value)))
+            .map(|Header { key, value }| {
+                // Kafka hands out text; bytes that are none become U+FFFD.
+                let key = String::from_utf8_lossy(key);
+                format!(" {}={}", shown(Some(key.as_bytes())), shown(value))
+            })
             .collect();
         writeln!(
             text,

@@ -14,6 +14,7 @@
 //! What ends a stream early (`Truncated`, `Corrupt`) is what Kafka's readers throw as
 //! `IOException`. Kept on purpose: lz4 ignores the content checksum and whatever follows
 //! the end mark; gzip reads on into a further member and ignores other trailing bytes;
+//! zstd reads on into further frames and takes one that is cut off as the end;
 //! snappy takes the xerial framing, concatenations of it, and one raw block.
 
 use std::cell::RefCell;
@@ -501,6 +502,8 @@ thread_local! {
 struct Zstd {
     at: usize,
     /// Whether the input read so far ends with a frame's end.
+    at_frame_end: bool,
+    /// Whether a frame has ended so far.
     frame_ended: bool,
     /// Taken out when this is dropped.
     context: Option<DCtx<'static>>,
@@ -517,6 +520,7 @@ impl Zstd {
             .expect("a fresh session takes a window in range");
         Zstd {
             at: 0,
+            at_frame_end: false,
             frame_ended: false,
             context: Some(context),
         }
@@ -526,7 +530,7 @@ impl Zstd {
         let context = self.context.as_mut().expect("present until dropped");
         loop {
             let rest = input.get(self.at..).unwrap_or_default();
-            if rest.is_empty() && self.frame_ended {
+            if rest.is_empty() && self.at_frame_end {
                 return Ok(0);
             }
             let mut source = InBuffer::around(rest);
@@ -536,12 +540,17 @@ impl Zstd {
                 .map_err(|code| DecompressError::Corrupt(zstd_safe::get_error_name(code)))?;
             let (read, count) = (source.pos(), sink.pos());
             self.at += read;
-            self.frame_ended = hint == 0;
+            self.at_frame_end = hint == 0;
+            self.frame_ended |= self.at_frame_end;
             if count > 0 {
                 return Ok(count);
             }
-            if read == 0 && !self.frame_ended {
-                return Err(DecompressError::Truncated);
+            if read == 0 {
+                return if self.frame_ended {
+                    Ok(0)
+                } else {
+                    Err(DecompressError::Truncated)
+                };
             }
         }
     }

@@ -324,7 +324,11 @@ impl RandomBatch {
 
     /// The batch's bytes, and whether its compressed stream was damaged.
     fn encode(&self, rng: &mut Rng) -> (Vec<u8>, bool) {
-        let mut stream = compress(self.codec.into(), &self.payload);
+        let mut stream = if rng.one_in(4) {
+            other_form(rng, self.codec, &self.payload)
+        } else {
+            compress(self.codec.into(), &self.payload)
+        };
         let damaged = self.codec != CompressionType::None && rng.one_in(14);
         if damaged {
             let at = rng.below(stream.len() as u64) as usize;
@@ -354,6 +358,108 @@ impl RandomBatch {
         batch[17..21].copy_from_slice(&crc.to_be_bytes());
         (batch, damaged)
     }
+}
+
+/// A stream that other writers than ours make, or that nobody should, of the same bytes.
+fn other_form(rng: &mut Rng, codec: CompressionType, payload: &[u8]) -> Vec<u8> {
+    let (left, right) = payload.split_at(rng.below(payload.len() as u64 + 1) as usize);
+    let ours = |bytes| compress(codec.into(), bytes);
+    match codec {
+        CompressionType::None => payload.to_vec(),
+        CompressionType::Gzip => match rng.below(4) {
+            0 => [ours(left), ours(right)].concat(),
+            1 => [ours(payload), vec![0; 40]].concat(),
+            2 => [ours(payload), ours(right)[..12].to_vec()].concat(),
+            _ => gzip_with_header_fields(payload),
+        },
+        CompressionType::Snappy => match rng.below(5) {
+            0 => snap::raw::Encoder::new().compress_vec(payload).unwrap(),
+            1 => [ours(left), ours(right)].concat(),
+            2 => [ours(payload), vec![9; 3]].concat(),
+            3 => {
+                // Blocks of two bytes, one of them empty, and odd version numbers.
+                let mut stream = b"\x82SNAPPY\0\0\0\0\x07\0\0\0\0".to_vec();
+                for block in payload.chunks(2).chain([&[][..]]) {
+                    let block = snap::raw::Encoder::new().compress_vec(block).unwrap();
+                    stream.extend_from_slice(&(block.len() as u32).to_be_bytes());
+                    stream.extend_from_slice(&block);
+                }
+                stream
+            }
+            _ => {
+                // Claims to expand to more than it does.
+                let mut stream = snap::raw::Encoder::new().compress_vec(payload).unwrap();
+                stream.splice(..1, [0xff, 0xff, 0xff, 0xff, 0x0f]);
+                stream
+            }
+        },
+        CompressionType::Lz4 => lz4_frame(rng, payload),
+        CompressionType::Zstd => match rng.below(3) {
+            0 => [ours(left), ours(right)].concat(),
+            1 => {
+                let skippable = [&[0x5a, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3][..]].concat();
+                [skippable.clone(), ours(payload), skippable].concat()
+            }
+            _ => [ours(payload), vec![0; 9]].concat(),
+        },
+    }
+}
+
+fn gzip_with_header_fields(payload: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut writer = flate2::GzBuilder::new()
+        .extra(vec![1, 2, 3])
+        .filename("name")
+        .comment("comment")
+        .mtime(77)
+        .write(Vec::new(), flate2::Compression::fast());
+    writer.write_all(payload).unwrap();
+    writer.finish().unwrap()
+}
+
+/// An LZ4 frame with any flags, right or wrong.
+fn lz4_frame(rng: &mut Rng, payload: &[u8]) -> Vec<u8> {
+    let xxhash = |bytes: &[u8]| twox_hash::XxHash32::oneshot(0, bytes);
+    let (block_checksums, content_size, content_checksum) =
+        (rng.one_in(2), rng.one_in(2), rng.one_in(2));
+    let mut flags = 0x60 | u8::from(block_checksums) << 4 | u8::from(content_size) << 3;
+    flags |= u8::from(content_checksum) << 2;
+    let mut sizes = pick(rng, &[0x40, 0x50, 0x60, 0x70]);
+    match rng.below(24) {
+        0 => flags &= !0x20,
+        1 => flags |= pick(rng, &[1, 2, 0x80]),
+        2 => sizes = pick(rng, &[0x30, 0x41, 0xc0]),
+        _ => {}
+    }
+    let mut descriptor = vec![flags, sizes];
+    if content_size {
+        descriptor.extend_from_slice(&rng.next_u64().to_le_bytes());
+    }
+    let mut frame = 0x184d_2204u32.to_le_bytes().to_vec();
+    frame.extend_from_slice(&descriptor);
+    frame.push((xxhash(&descriptor) >> 8) as u8 ^ u8::from(rng.one_in(20)));
+    for block in payload.chunks(1 + rng.below(60) as usize) {
+        let (length, bytes) = if rng.one_in(2) {
+            (block.len() as u32 | 1 << 31, block.to_vec())
+        } else {
+            let bytes = lz4_flex::block::compress(block);
+            (bytes.len() as u32, bytes)
+        };
+        frame.extend_from_slice(&length.to_le_bytes());
+        frame.extend_from_slice(&bytes);
+        if block_checksums {
+            let check = xxhash(&bytes) ^ u32::from(rng.one_in(60));
+            frame.extend_from_slice(&check.to_le_bytes());
+        }
+    }
+    frame.extend_from_slice(&[0; 4]);
+    if content_checksum {
+        frame.extend_from_slice(&[1, 2, 3, 4]);
+    }
+    if rng.one_in(5) {
+        frame.extend_from_slice(b"after the end mark");
+    }
+    frame
 }
 
 impl HeaderValues {
