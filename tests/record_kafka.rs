@@ -1,10 +1,11 @@
 //! Record batches against Apache Kafka's own code (`tests/java/RecordOracle.java`).
 //!
-//! The bytes that Kafka 4.3.1 wrote stand in `tests/golden/record/`, so reading them needs
-//! no Java. The other direction, and the leader's validation on random batches, run Kafka
-//! when `OTTLA_KAFKA_CLASSPATH` is set, as `scripts/test` does.
+//! The bytes that Kafka 4.3.1 wrote, and its leader's answers to some odd batches, stand in
+//! `tests/golden/record/`, so these need no Java. The other direction, and the leader's
+//! answers to more random batches, run Kafka when `OTTLA_KAFKA_CLASSPATH` is set, as
+//! `scripts/test` does.
 //!
-//! `OTTLA_UPDATE_GOLDEN=1` writes the golden file anew. `OTTLA_RECORD_SEED` and
+//! `OTTLA_UPDATE_GOLDEN=1` writes the golden files anew. `OTTLA_RECORD_SEED` and
 //! `OTTLA_RECORD_CASES` choose other random batches.
 
 use std::fmt::Write as _;
@@ -22,8 +23,14 @@ use ottla::record::{
 mod cases;
 use cases::Case;
 
-fn golden_path() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/record/kafka-4.3.1.txt")
+fn golden_path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden/record")
+        .join(name)
+}
+
+fn updates_golden() -> bool {
+    std::env::var("OTTLA_UPDATE_GOLDEN").as_deref() == Ok("1")
 }
 
 /// What the oracle prints of the same bytes.
@@ -165,7 +172,7 @@ fn check_written(text: &str) -> usize {
 
 #[test]
 fn batches_written_by_kafka_are_read_field_by_field() {
-    let text = std::fs::read_to_string(golden_path()).unwrap();
+    let text = std::fs::read_to_string(golden_path("kafka-4.3.1.txt")).unwrap();
     assert_eq!(check_written(&text), 81);
 }
 
@@ -174,8 +181,8 @@ fn batches_that_kafka_writes_here_are_read_field_by_field() {
     let Some(classpath) = classpath() else { return };
     let text = oracle(&classpath, "write", "");
     assert_eq!(check_written(&text), 81);
-    if std::env::var("OTTLA_UPDATE_GOLDEN").as_deref() == Ok("1") {
-        std::fs::write(golden_path(), text).unwrap();
+    if updates_golden() {
+        std::fs::write(golden_path("kafka-4.3.1.txt"), text).unwrap();
     }
 }
 
@@ -275,9 +282,43 @@ fn a_leader_answers_as_kafkas_does() {
     let cases: Vec<Case> = (0..count).map(|_| Case::random(&mut rng)).collect();
     let input: String = cases.iter().map(|case| case.line() + "\n").collect();
     let answers = oracle(&classpath, "validate", &input);
+    let kept: String = cases
+        .iter()
+        .zip(answers.split("\n\n"))
+        .filter(|(case, answer)| case.is_small() && answer.len() < 2_500)
+        .map(|(case, answer)| format!("{} {}\n{}\n\n", case.mark(), case.line(), answer.trim()))
+        .collect();
+    compare(cases.iter().zip(answers.split("\n\n")));
+    if updates_golden() {
+        std::fs::write(golden_path("leader-4.3.1.txt"), kept).unwrap();
+    }
+}
+
+#[test]
+fn a_leader_answers_as_kafkas_did() {
+    let text = std::fs::read_to_string(golden_path("leader-4.3.1.txt")).unwrap();
+    let kept: Vec<(Case, &str)> = text
+        .split("\n\n")
+        .filter_map(|block| block.trim().split_once('\n'))
+        .map(|(case, answer)| (Case::parse(case), answer))
+        .collect();
+    assert!(kept.len() > 200);
+    for (case, _) in &kept {
+        assert_eq!(
+            Case::parse(&format!("{} {}", case.mark(), case.line())).line(),
+            case.line()
+        );
+    }
+    compare(kept.iter().map(|(case, answer)| (case, *answer)));
+}
+
+/// Our answers to the cases beside Kafka's.
+fn compare<'a>(answered: impl Iterator<Item = (&'a Case, &'a str)>) {
     let mut outcomes = std::collections::BTreeMap::new();
     let mut differences = Vec::new();
-    for (case, theirs) in cases.iter().zip(answers.split("\n\n")) {
+    let mut count = 0;
+    for (case, theirs) in answered {
+        count += 1;
         let theirs: Vec<&str> = theirs.trim().lines().collect();
         *outcomes.entry(outcome(&theirs)).or_insert(0) += 1;
         let (ours, comparable) = case.answer(describe);

@@ -35,6 +35,7 @@ pub mod compression;
 pub mod control;
 pub mod decompress;
 mod feed;
+mod rewrite;
 pub mod search;
 pub mod validate;
 pub mod view;

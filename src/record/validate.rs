@@ -28,14 +28,14 @@
 use bytes::{Bytes, BytesMut};
 
 use super::batch::{
-    BatchError, BatchView, HEADER_BYTES, HEADER_UP_TO_MAGIC, MAGIC, OVERHEAD_BYTES, ProducerInfo,
-    TimestampType, peek_length, peek_magic, set_max_timestamp,
+    BatchError, BatchView, HEADER_UP_TO_MAGIC, MAGIC, OVERHEAD_BYTES, ProducerInfo, TimestampType,
+    peek_length, peek_magic, set_max_timestamp,
 };
-use super::builder::{BatchBuilder, BatchParams};
 use super::compression::{Compression, CompressionType};
 use super::decompress::OUTPUT_BYTES_MAX;
 use super::feed::Feed;
-use super::view::{Cursor, PREFIX_BYTES_MAX, RecordsError, Skim, VARINT_BYTES_MAX, body_length};
+use super::rewrite::Rewrite;
+use super::view::{RecordsError, Skim};
 use crate::base::{ErrorCode, Millis, PartitionIndex};
 
 /// Record errors returned at most.
@@ -43,7 +43,7 @@ pub const RECORD_ERRORS_MAX: usize = 1_000;
 /// First Produce version that may carry zstd.
 const ZSTD_FROM_VERSION: i16 = 7;
 /// "No timestamp" in a record.
-const NO_TIMESTAMP: Millis = -1;
+pub(super) const NO_TIMESTAMP: Millis = -1;
 
 /// Who appends (`AppendOrigin`). Batches of followers and of Raft's leader are not
 /// validated here.
@@ -118,7 +118,7 @@ pub struct Rejected {
 }
 
 impl Rejected {
-    fn new(error: ErrorCode, detail: impl Into<String>) -> Rejected {
+    pub(super) fn new(error: ErrorCode, detail: impl Into<String>) -> Rejected {
         Rejected {
             error,
             record_errors: Vec::new(),
@@ -440,7 +440,8 @@ fn check_append(view: &BatchView<'_>, rules: &ValidationRules<'_>) -> Result<(),
     Ok(())
 }
 
-fn bytes_max(rules: &ValidationRules<'_>) -> usize {
+/// `max.message.bytes`
+pub(super) fn bytes_max(rules: &ValidationRules<'_>) -> usize {
     usize::try_from(rules.max_message_bytes).unwrap_or(0)
 }
 
@@ -607,125 +608,208 @@ impl RecordErrors {
     }
 }
 
-/// Builds the batch anew with another codec and offsets 0, 1, 2, …
-/// (`LogValidator.buildRecordsAndAssignOffsets`). Its records were checked before.
-struct Rewrite {
-    feed: Feed,
-    builder: BatchBuilder,
-    index: i32,
-}
+#[cfg(test)]
+mod tests {
+    use super::super::{BatchBuilder, BatchParams};
+    use super::*;
 
-impl Rewrite {
-    fn begin(
-        view: &BatchView<'_>,
-        rules: &ValidationRules<'_>,
-        target: Compression,
-    ) -> Result<Rewrite, Rejected> {
-        check_rewritable_producer(view)?;
-        let source = view.compression().expect("the codec was checked");
-        Ok(Rewrite {
-            feed: Feed::new(source, OUTPUT_BYTES_MAX),
-            builder: BatchBuilder::new(BatchParams {
-                compression: target,
-                timestamp_type: rules.timestamp_type,
-                log_append_time: rules.now_ms,
-                producer: view.producer(),
-                transactional: view.is_transactional(),
+    const NOW: Millis = 1_700_000_000_000;
+
+    fn rules() -> ValidationRules<'static> {
+        ValidationRules {
+            topic: "t",
+            partition: PartitionIndex(3),
+            now_ms: NOW,
+            max_message_bytes: 1 << 20,
+            compression_type: TargetCompression::Producer,
+            timestamp_type: TimestampType::CreateTime,
+            before_max_ms: i64::MAX,
+            after_max_ms: 3_600_000,
+            compacted: false,
+            origin: Origin::Client,
+            produce_version: 9,
+        }
+    }
+
+    fn batch(params: BatchParams, records: usize) -> BytesMut {
+        let mut builder = BatchBuilder::new(params);
+        for index in 0..records {
+            builder.append(NOW + index as i64 % 5, None, Some(b"value"), &[]);
+        }
+        BytesMut::from(&builder.finish()[..])
+    }
+
+    fn packed(codec: CompressionType) -> BatchParams {
+        BatchParams {
+            compression: codec.into(),
+            ..BatchParams::default()
+        }
+    }
+
+    #[test]
+    fn exactly_one_batch_of_magic_2_makes_a_partitions_records() {
+        let one = batch(BatchParams::default(), 2);
+        let size = one.len();
+        let code = |bytes: &[u8]| validate_shape(bytes, 9).map_err(|rejected| rejected.error);
+        assert_eq!(code(&one), Ok(size));
+        assert_eq!(code(&[]), Err(ErrorCode::INVALID_RECORD));
+        assert_eq!(code(&one[..size - 1]), Err(ErrorCode::INVALID_RECORD));
+        assert_eq!(
+            code(&[&one[..], &one[..]].concat()),
+            Err(ErrorCode::INVALID_RECORD)
+        );
+        // What is no whole batch is ignored, but a second header must make sense.
+        assert_eq!(code(&[&one[..], &one[..size - 1]].concat()), Ok(size));
+        assert_eq!(
+            code(&[&one[..], &[0; 12]].concat()),
+            Err(ErrorCode::CORRUPT_MESSAGE)
+        );
+        for (magic, error) in [
+            (0, ErrorCode::INVALID_RECORD),
+            (1, ErrorCode::INVALID_RECORD),
+            (3, ErrorCode::CORRUPT_MESSAGE),
+            (0xff, ErrorCode::CORRUPT_MESSAGE),
+        ] {
+            let mut other = one.clone();
+            other[16] = magic;
+            assert_eq!(code(&other), Err(error));
+        }
+        let zstd = batch(packed(CompressionType::Zstd), 2);
+        assert_eq!(
+            validate_shape(&zstd, 6).unwrap_err().error,
+            ErrorCode::UNSUPPORTED_COMPRESSION_TYPE
+        );
+        assert_eq!(validate_shape(&zstd, 7), Ok(zstd.len()));
+    }
+
+    #[test]
+    fn append_time_is_stamped_in_place_under_a_new_crc() {
+        let given = batch(packed(CompressionType::Lz4), 3);
+        let before = given.clone();
+        let rules = ValidationRules {
+            timestamp_type: TimestampType::LogAppendTime,
+            now_ms: NOW + 77,
+            ..rules()
+        };
+        let validated = validate(given, &rules).unwrap();
+        let view = BatchView::parse(&validated.bytes).unwrap();
+        assert!(view.verify_crc());
+        assert_eq!(view.timestamp_type(), TimestampType::LogAppendTime);
+        assert_eq!(
+            (view.max_timestamp(), view.base_timestamp()),
+            (NOW + 77, NOW)
+        );
+        assert_eq!(validated.log_append_time, NOW + 77);
+        assert!(!validated.rewritten);
+        assert_eq!(view.payload(), BatchView::parse(&before).unwrap().payload());
+    }
+
+    #[test]
+    fn a_wrong_max_timestamp_in_the_header_is_corrected() {
+        let mut given = batch(BatchParams::default(), 4);
+        set_max_timestamp(&mut given, TimestampType::CreateTime, NOW + 1_000);
+        let validated = validate(given, &rules()).unwrap();
+        let view = BatchView::parse(&validated.bytes).unwrap();
+        assert_eq!(
+            (view.max_timestamp(), validated.max_timestamp),
+            (NOW + 3, NOW + 3)
+        );
+        assert_eq!(validated.offset_of_max_timestamp_delta, 3);
+        assert!(view.verify_crc());
+    }
+
+    #[test]
+    fn record_errors_are_bounded_but_counted() {
+        let rules = ValidationRules {
+            compacted: true,
+            ..rules()
+        };
+        let rejected = validate(batch(packed(CompressionType::Zstd), 5_000), &rules).unwrap_err();
+        assert_eq!(rejected.error, ErrorCode::INVALID_RECORD);
+        assert_eq!(rejected.record_errors.len(), RECORD_ERRORS_MAX);
+        assert_eq!(
+            rejected.record_errors[1],
+            (
+                1,
+                Some(
+                    "Compacted topic cannot accept message without key in topic partition t-3"
+                        .to_owned()
+                )
+            )
+        );
+        let message = rejected.message.unwrap();
+        assert!(
+            message.contains("due to 5000 record errors in total"),
+            "{message}"
+        );
+        assert_eq!(message.matches("RecordError(").count(), 3);
+    }
+
+    #[test]
+    fn a_batch_of_a_coordinator_keeps_its_control_bit_and_is_not_compressed() {
+        let given = BatchBuilder::end_txn_marker(
+            BatchParams {
+                producer: ProducerInfo {
+                    id: crate::base::ProducerId(4),
+                    epoch: crate::base::ProducerEpoch(1),
+                    base_sequence: -1,
+                },
                 ..BatchParams::default()
-            }),
-            index: 0,
-        })
+            },
+            NOW,
+            crate::record::EndTxnMarker {
+                commit: true,
+                coordinator_epoch: 3,
+            },
+        );
+        let rules = ValidationRules {
+            origin: Origin::Coordinator,
+            compression_type: TargetCompression::Codec(CompressionType::Gzip.into()),
+            compacted: true,
+            ..rules()
+        };
+        let validated = validate(BytesMut::from(&given[..]), &rules).unwrap();
+        assert!(validated.is_control && validated.is_transactional && !validated.rewritten);
+        let client = ValidationRules {
+            origin: Origin::Client,
+            ..rules
+        };
+        assert_eq!(
+            validate(BytesMut::from(&given[..]), &client)
+                .unwrap_err()
+                .error,
+            ErrorCode::INVALID_RECORD
+        );
     }
 
-    fn advance(
-        &mut self,
-        view: &BatchView<'_>,
-        rules: &ValidationRules<'_>,
-        budget: usize,
-    ) -> Result<bool, Rejected> {
-        let mut walked = 0usize;
-        while self.index < view.record_count() {
-            if walked >= budget {
-                return Ok(false);
-            }
-            walked = walked.saturating_add(self.copy_record(view, rules)?);
-            self.index += 1;
-        }
-        Ok(true)
+    #[test]
+    fn a_batch_that_grows_too_large_when_rewritten_is_refused() {
+        let given = batch(packed(CompressionType::Zstd), 5_000);
+        let rules = ValidationRules {
+            compression_type: TargetCompression::Codec(Compression::NONE),
+            max_message_bytes: given.len() as i32,
+            ..rules()
+        };
+        assert_eq!(
+            validate(given, &rules).unwrap_err().error,
+            ErrorCode::MESSAGE_TOO_LARGE
+        );
     }
 
-    /// Copies the next record with its new offset, piecewise. Returns its size.
-    fn copy_record(
-        &mut self,
-        view: &BatchView<'_>,
-        rules: &ValidationRules<'_>,
-    ) -> Result<usize, Rejected> {
-        let payload = view.payload();
-        let (length, prefix) = body_length(self.feed.peek(payload, VARINT_BYTES_MAX)?)?;
-        self.feed.consume(prefix);
-        let bytes = self.feed.peek(payload, PREFIX_BYTES_MAX.min(length))?;
-        let mut cursor = Cursor::new(bytes);
-        cursor.byte()?;
-        let timestamp = view.record_timestamp(cursor.varlong()?);
-        cursor.varint()?;
-        let deltas = bytes.len() - cursor.rest().len();
-        let mut left = length.checked_sub(deltas).expect("the check has walked it");
-        if timestamp < NO_TIMESTAMP {
-            return Err(Rejected::new(
-                ErrorCode::UNKNOWN_SERVER_ERROR,
-                format!("Invalid negative timestamp {timestamp}"),
-            ));
+    #[test]
+    fn a_step_does_no_more_than_its_budget_asks() {
+        let given = batch(packed(CompressionType::Snappy), 1_000);
+        let rules = ValidationRules {
+            compression_type: TargetCompression::Codec(CompressionType::Lz4.into()),
+            ..rules()
+        };
+        let mut validation = Validation::begin(&given, &rules).unwrap();
+        let mut steps = 1;
+        while !validation.advance(&given, 500).unwrap() {
+            steps += 1;
         }
-        self.feed.consume(deltas);
-        self.builder.begin_record(self.index, timestamp, left);
-        while left > 0 {
-            let bytes = self.feed.peek(payload, 1)?;
-            let count = bytes.len().min(left);
-            assert!(count > 0, "the check has walked it");
-            self.builder.write_rest(&bytes[..count]);
-            self.feed.consume(count);
-            left -= count;
-            if self.builder.written() > bytes_max(rules) {
-                return Err(too_large_after_rewrite(self.builder.written(), rules));
-            }
-        }
-        Ok(prefix + length)
+        // Twice through records of 12 to 13 bytes, to check and to rewrite.
+        assert!((40..=60).contains(&steps), "{steps} steps");
+        assert_eq!(validation.finish(given).record_count, 1_000);
     }
-
-    fn finish(self, rules: &ValidationRules<'_>) -> Result<Bytes, Rejected> {
-        let batch = self.builder.finish();
-        if batch.len() > bytes_max(rules) {
-            return Err(too_large_after_rewrite(batch.len(), rules));
-        }
-        debug_assert!(batch.len() > HEADER_BYTES, "a batch has records");
-        Ok(batch)
-    }
-}
-
-fn too_large_after_rewrite(size: usize, rules: &ValidationRules<'_>) -> Rejected {
-    Rejected::new(
-        ErrorCode::MESSAGE_TOO_LARGE,
-        format!(
-            "Message batch size is {size} bytes in append topartition {}-{} which exceeds the maximum configured size of {}.",
-            rules.topic, rules.partition, rules.max_message_bytes
-        ),
-    )
-}
-
-/// Kafka's builder throws on these; kept in place they pass.
-fn check_rewritable_producer(view: &BatchView<'_>) -> Result<(), Rejected> {
-    let producer = view.producer();
-    let text = if producer.id.0 == -1 {
-        if !view.is_transactional() {
-            return Ok(());
-        }
-        "Cannot write transactional messages without a valid producer ID"
-    } else if producer.epoch.0 == -1 {
-        "Invalid negative producer epoch"
-    } else if producer.base_sequence < 0 {
-        "Invalid negative sequence number used"
-    } else {
-        return Ok(());
-    };
-    Err(Rejected::new(ErrorCode::UNKNOWN_SERVER_ERROR, text))
 }
