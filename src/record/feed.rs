@@ -9,17 +9,12 @@ use super::batch::BatchView;
 use super::compression::CompressionType;
 use super::decompress::{DecompressError, Decompressor, OUTPUT_BYTES_MAX};
 use super::view::{
-    BODY_LENGTH, Cursor, HEADER_KEY, PREFIX_BYTES_MAX, RecordView, RecordsError, Skim,
-    VARINT_BYTES_MAX, body_length, check_header_count, end_reached, skim,
+    Cursor, Malformed, PREFIX_BYTES_MAX, RecordView, RecordsError, Skim, VARINT_BYTES_MAX,
+    body_length, check_header_count, skim,
 };
 
 /// Decompressed bytes held at once. Records that fit are checked as one slice.
 const CHUNK_BYTES: usize = 32 * 1024;
-
-pub(super) const REMAINING: RecordsError =
-    RecordsError::Malformed("Incorrect declared batch size, records still remaining in file");
-const END_IN_SKIP: RecordsError =
-    RecordsError::Malformed("Reached end of input stream before skipping all bytes");
 
 /// Position in the bytes of a batch's records.
 pub(super) enum Feed {
@@ -89,16 +84,28 @@ impl Feed {
     /// Walks over the next record and tells what the checks need of it.
     #[inline]
     pub fn skim(&mut self, payload: &[u8]) -> Result<Skim, RecordsError> {
-        let at_once = self.at_once();
+        let Feed::Plain { at } = self else {
+            return self.skim_packed(payload);
+        };
+        let rest = payload.get(*at..).unwrap_or_default();
+        let (length, prefix) = body_length(rest)?;
+        let total = length + prefix;
+        let body = rest.get(prefix..total).ok_or(Malformed::EndReached)?;
+        let skim = skim(body, total)?;
+        *at += total;
+        Ok(skim)
+    }
+
+    fn skim_packed(&mut self, payload: &[u8]) -> Result<Skim, RecordsError> {
         let (length, prefix) = body_length(self.peek(payload, VARINT_BYTES_MAX)?)?;
-        let total = length.saturating_add(prefix);
-        if total > at_once {
+        let total = length + prefix;
+        if total > CHUNK_BYTES {
             return self.skim_large(payload, length, prefix);
         }
         let record = self
             .peek(payload, total)?
             .get(prefix..total)
-            .ok_or_else(end_reached)?;
+            .ok_or(Malformed::EndReached)?;
         let skim = skim(record, total)?;
         self.consume(total);
         Ok(skim)
@@ -109,7 +116,7 @@ impl Feed {
         if self.peek(payload, 1)?.is_empty() {
             Ok(())
         } else {
-            Err(REMAINING)
+            Err(Malformed::Remaining.into())
         }
     }
 
@@ -138,14 +145,14 @@ impl Feed {
         for _ in 0..check_header_count(body.varint()?)? {
             let key_length = body.varint()?;
             if key_length < 0 {
-                return Err(HEADER_KEY);
+                return Err(Malformed::HeaderKey.into());
             }
             body.skip(key_length)?;
             let value_length = body.varint()?;
             body.skip(value_length)?;
         }
         if body.left > 0 {
-            return Err(BODY_LENGTH);
+            return Err(Malformed::ShorterThanSize.into());
         }
         Ok(Skim {
             size: prefix + length,
@@ -201,7 +208,7 @@ impl Body<'_> {
     fn fields<T>(
         &mut self,
         bytes_max: usize,
-        parse: impl FnOnce(&mut Cursor<'_>) -> Result<T, RecordsError>,
+        parse: impl FnOnce(&mut Cursor<'_>) -> Result<T, Malformed>,
     ) -> Result<T, RecordsError> {
         let bytes = self.feed.peek(self.payload, bytes_max.min(self.left))?;
         let bytes = &bytes[..bytes.len().min(self.left)];
@@ -220,11 +227,14 @@ impl Body<'_> {
     /// Passes over a key or value; nothing where the length is negative.
     fn skip(&mut self, length: i32) -> Result<(), RecordsError> {
         let mut length = usize::try_from(length).unwrap_or(0);
-        self.left = self.left.checked_sub(length).ok_or(END_IN_SKIP)?;
+        self.left = self
+            .left
+            .checked_sub(length)
+            .ok_or(Malformed::EndWithinField)?;
         while length > 0 {
             let count = self.feed.peek(self.payload, 1)?.len().min(length);
             if count == 0 {
-                return Err(END_IN_SKIP);
+                return Err(Malformed::EndWithinField.into());
             }
             self.feed.consume(count);
             length -= count;
@@ -258,7 +268,7 @@ pub fn records<'a>(batch: &BatchView<'a>) -> Result<Records<'a>, RecordsError> {
         .ok_or(RecordsError::UnknownCodec(batch.codec_id()))?;
     let left = batch.record_count();
     if left < 0 {
-        return Err(RecordsError::Malformed("Found invalid record count"));
+        return Err(Malformed::RecordCount.into());
     }
     Ok(Records {
         payload: batch.payload(),
@@ -311,11 +321,9 @@ impl<'a> Records<'a> {
         let payload = self.payload;
         let (length, prefix) = body_length(self.feed.peek(payload, VARINT_BYTES_MAX)?)?;
         if length > self.record_bytes_max {
-            return Err(RecordsError::Malformed(
-                "The record is too large to be read",
-            ));
+            return Err(Malformed::TooLarge.into());
         }
-        let total = length.saturating_add(prefix);
+        let total = length + prefix;
         if total > self.feed.at_once() {
             self.feed.consume(prefix);
             self.read_large(length)?;
@@ -323,7 +331,7 @@ impl<'a> Records<'a> {
             return Ok(Place::Large);
         }
         if self.feed.peek(payload, total)?.len() < total {
-            return Err(end_reached());
+            return Err(Malformed::EndReached.into());
         }
         let start = match &self.feed {
             Feed::Plain { at } => *at,
@@ -363,7 +371,7 @@ impl<'a> Records<'a> {
             let bytes = self.feed.peek(self.payload, 1)?;
             let count = bytes.len().min(left);
             if count == 0 {
-                return Err(end_reached());
+                return Err(Malformed::EndReached.into());
             }
             self.large.extend_from_slice(&bytes[..count]);
             self.feed.consume(count);

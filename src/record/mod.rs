@@ -54,4 +54,4 @@ pub use validate::{
     Origin, Rejected, TargetCompression, Validated, Validation, ValidationRules, validate,
     validate_shape,
 };
-pub use view::{Header, Headers, RecordView, RecordsError};
+pub use view::{Header, Headers, Malformed, RecordView, RecordsError};

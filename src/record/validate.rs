@@ -35,7 +35,7 @@ use super::compression::{Compression, CompressionType};
 use super::decompress::OUTPUT_BYTES_MAX;
 use super::feed::Feed;
 use super::rewrite::Rewrite;
-use super::view::{RecordsError, Skim};
+use super::view::{Malformed, RecordsError, Skim};
 use crate::base::{ErrorCode, Millis, PartitionIndex};
 
 /// Record errors returned at most.
@@ -133,6 +133,12 @@ impl Rejected {
 
     fn corrupt(detail: impl Into<String>) -> Rejected {
         Rejected::new(ErrorCode::CORRUPT_MESSAGE, detail)
+    }
+}
+
+impl From<Malformed> for Rejected {
+    fn from(error: Malformed) -> Rejected {
+        RecordsError::from(error).into()
     }
 }
 

@@ -20,12 +20,37 @@ pub(super) const PREFIX_BYTES_MAX: usize = 1 + 10 + VARINT_BYTES_MAX;
 /// Why the records of a batch can't be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordsError {
-    #[error("{0}")]
-    Malformed(&'static str),
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
     #[error("the codec's number {0} is not assigned")]
     UnknownCodec(i8),
     #[error(transparent)]
     Decompress(#[from] DecompressError),
+}
+
+/// What is wrong with a record's bytes. Small, since every field read may return it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    #[error("Found invalid record count")]
+    RecordCount,
+    #[error("Incorrect declared batch size, premature EOF reached")]
+    EndReached,
+    #[error("Incorrect declared batch size, records still remaining in file")]
+    Remaining,
+    #[error("Invalid record size: it is negative")]
+    NegativeSize,
+    #[error("Invalid record size: the record ends before its declared size")]
+    ShorterThanSize,
+    #[error("Reached end of input stream before skipping all bytes")]
+    EndWithinField,
+    #[error("Found invalid record structure")]
+    Structure,
+    #[error("Found invalid number of record headers")]
+    HeaderCount,
+    #[error("Invalid negative header key size")]
+    HeaderKey,
+    #[error("The record is larger than the reader takes")]
+    TooLarge,
 }
 
 impl RecordsError {
@@ -138,7 +163,7 @@ pub(super) struct Skim {
 
 /// As [`RecordView::parse`], for a caller that needs no bytes; `size` counts the prefix.
 #[inline]
-pub(super) fn skim(body: &[u8], size: usize) -> Result<Skim, RecordsError> {
+pub(super) fn skim(body: &[u8], size: usize) -> Result<Skim, Malformed> {
     let mut cursor = Cursor::new(body);
     cursor.byte()?;
     let timestamp_delta = cursor.varlong()?;
@@ -159,10 +184,6 @@ pub(super) fn skim(body: &[u8], size: usize) -> Result<Skim, RecordsError> {
     })
 }
 
-const END_REACHED: RecordsError =
-    RecordsError::Malformed("Incorrect declared batch size, premature EOF reached");
-const STRUCTURE: RecordsError = RecordsError::Malformed("Found invalid record structure");
-
 /// Reads the fields of a body, checking every bound.
 #[derive(Clone, Debug)]
 pub(super) struct Cursor<'a> {
@@ -181,61 +202,75 @@ impl<'a> Cursor<'a> {
     }
 
     #[inline]
-    pub fn byte(&mut self) -> Result<u8, RecordsError> {
+    pub fn byte(&mut self) -> Result<u8, Malformed> {
         match self.rest.split_first() {
             Some((&byte, rest)) => {
                 self.rest = rest;
                 Ok(byte)
             }
-            None => Err(STRUCTURE),
+            None => Err(Malformed::Structure),
         }
     }
 
     #[inline]
-    pub fn varint(&mut self) -> Result<i32, RecordsError> {
-        let first = self.byte()?;
-        if first < 0x80 {
-            return Ok(zig_zag_32(u32::from(first)));
+    pub fn varint(&mut self) -> Result<i32, Malformed> {
+        match *self.rest {
+            [first @ ..0x80, ref rest @ ..] => {
+                self.rest = rest;
+                Ok(zig_zag_32(u32::from(first)))
+            }
+            [first, second @ ..0x80, ref rest @ ..] => {
+                self.rest = rest;
+                let raw = u32::from(first & 0x7f) | u32::from(second) << 7;
+                Ok(zig_zag_32(raw))
+            }
+            _ => self.long_varint(),
         }
-        self.varint_tail(first)
     }
 
     #[inline]
-    pub fn varlong(&mut self) -> Result<i64, RecordsError> {
-        let first = self.byte()?;
-        if first < 0x80 {
-            return Ok(zig_zag_64(u64::from(first)));
+    pub fn varlong(&mut self) -> Result<i64, Malformed> {
+        match *self.rest {
+            [first @ ..0x80, ref rest @ ..] => {
+                self.rest = rest;
+                Ok(zig_zag_64(u64::from(first)))
+            }
+            [first, second @ ..0x80, ref rest @ ..] => {
+                self.rest = rest;
+                let raw = u64::from(first & 0x7f) | u64::from(second) << 7;
+                Ok(zig_zag_64(raw))
+            }
+            _ => self.long_varlong(),
         }
-        self.varlong_tail(first)
     }
 
-    fn varint_tail(&mut self, first: u8) -> Result<i32, RecordsError> {
-        let mut raw = u32::from(first & 0x7f);
-        for shift in [7, 14, 21, 28] {
+    fn long_varint(&mut self) -> Result<i32, Malformed> {
+        let mut raw = 0;
+        for shift in [0, 7, 14, 21, 28] {
             let byte = self.byte()?;
             raw |= u32::from(byte & 0x7f) << shift;
             if byte < 0x80 {
                 return Ok(zig_zag_32(raw));
             }
         }
-        Err(STRUCTURE)
+        Err(Malformed::Structure)
     }
 
-    fn varlong_tail(&mut self, first: u8) -> Result<i64, RecordsError> {
-        let mut raw = u64::from(first & 0x7f);
-        for shift in [7, 14, 21, 28, 35, 42, 49, 56, 63] {
+    fn long_varlong(&mut self) -> Result<i64, Malformed> {
+        let mut raw = 0;
+        for shift in [0, 7, 14, 21, 28, 35, 42, 49, 56, 63] {
             let byte = self.byte()?;
             raw |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
                 return Ok(zig_zag_64(raw));
             }
         }
-        Err(STRUCTURE)
+        Err(Malformed::Structure)
     }
 
     /// The bytes of a key or value; null where the length is negative.
     #[inline]
-    pub fn nullable(&mut self, length: i32) -> Result<Option<&'a [u8]>, RecordsError> {
+    pub fn nullable(&mut self, length: i32) -> Result<Option<&'a [u8]>, Malformed> {
         let Ok(length) = usize::try_from(length) else {
             return Ok(None);
         };
@@ -244,64 +279,52 @@ impl<'a> Cursor<'a> {
                 self.rest = rest;
                 Ok(Some(bytes))
             }
-            None => Err(STRUCTURE),
+            None => Err(Malformed::Structure),
         }
     }
 
     #[inline]
-    fn header_count(&mut self) -> Result<u32, RecordsError> {
+    fn header_count(&mut self) -> Result<u32, Malformed> {
         check_header_count(self.varint()?)
     }
 
     #[inline]
-    fn skip_headers(&mut self, count: u32) -> Result<(), RecordsError> {
+    fn skip_headers(&mut self, count: u32) -> Result<(), Malformed> {
         for _ in 0..count {
             self.header()?;
         }
         Ok(())
     }
 
-    fn header(&mut self) -> Result<Header<'a>, RecordsError> {
+    fn header(&mut self) -> Result<Header<'a>, Malformed> {
         let key_length = self.varint()?;
-        let key = self.nullable(key_length)?.ok_or(HEADER_KEY)?;
+        let key = self.nullable(key_length)?.ok_or(Malformed::HeaderKey)?;
         let value_length = self.varint()?;
         let value = self.nullable(value_length)?;
         Ok(Header { key, value })
     }
 
     #[inline]
-    fn expect_end(&self) -> Result<(), RecordsError> {
+    fn expect_end(&self) -> Result<(), Malformed> {
         if self.rest.is_empty() {
             Ok(())
         } else {
-            Err(BODY_LENGTH)
+            Err(Malformed::ShorterThanSize)
         }
     }
 }
 
-pub(super) const BODY_LENGTH: RecordsError =
-    RecordsError::Malformed("Invalid record size: the record ends before its declared size");
-pub(super) const HEADER_KEY: RecordsError =
-    RecordsError::Malformed("Invalid negative header key size");
-
-pub(super) fn check_header_count(count: i32) -> Result<u32, RecordsError> {
-    u32::try_from(count)
-        .map_err(|_| RecordsError::Malformed("Found invalid number of record headers"))
+pub(super) fn check_header_count(count: i32) -> Result<u32, Malformed> {
+    u32::try_from(count).map_err(|_| Malformed::HeaderCount)
 }
 
 /// Parses a record's length prefix: the body's length and the prefix's own.
 #[inline]
-pub(super) fn body_length(bytes: &[u8]) -> Result<(usize, usize), RecordsError> {
+pub(super) fn body_length(bytes: &[u8]) -> Result<(usize, usize), Malformed> {
     let mut cursor = Cursor::new(bytes);
-    let length = cursor.varint().map_err(|_| END_REACHED)?;
-    let length = usize::try_from(length)
-        .map_err(|_| RecordsError::Malformed("Invalid record size: it is negative"))?;
+    let length = cursor.varint().map_err(|_| Malformed::EndReached)?;
+    let length = usize::try_from(length).map_err(|_| Malformed::NegativeSize)?;
     Ok((length, bytes.len() - cursor.rest.len()))
-}
-
-/// The error of a stream that ends within a record.
-pub(super) fn end_reached() -> RecordsError {
-    END_REACHED
 }
 
 #[inline]
@@ -428,11 +451,14 @@ mod tests {
         }
         let mut longer = body.to_vec();
         longer.push(0);
-        assert_eq!(RecordView::parse(&longer), Err(BODY_LENGTH));
+        assert_eq!(
+            RecordView::parse(&longer),
+            Err(Malformed::ShorterThanSize.into())
+        );
         // A null header key, and a negative number of headers.
         assert_eq!(
             RecordView::parse(&[0, 0, 0, 1, 1, 2, 1, 1]),
-            Err(HEADER_KEY)
+            Err(Malformed::HeaderKey.into())
         );
         assert!(RecordView::parse(&[0, 0, 0, 1, 1, 1]).is_err());
     }
