@@ -10,6 +10,8 @@ from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssigno
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import MessageSizeTooLargeError
 
+from harness.records import now_ms
+
 SHAPES = [{"key": k, "value": v, "headers": h} for k in (None, b"", b"key") for v in (None, b"", b"value" * 500) for h in ([], [("h", b"1"), ("h", b"")])
           # The client itself refuses a record without both.
           if k is not None or v is not None]
@@ -113,6 +115,8 @@ def test_message_too_large(broker, create, name):
 
 
 def test_admin_and_offsets(broker, name):
+    base = now_ms() - 3600_000
+
     async def main():
         admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap)
         await admin.start()
@@ -122,12 +126,12 @@ def test_admin_and_offsets(broker, name):
             assert described["topic"] == name and len(described["partitions"]) == 2
             async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
                 for i in range(5):
-                    await producer.send_and_wait(name, b"%d" % i, partition=1, timestamp_ms=1_700_000_000_000 + i)
+                    await producer.send_and_wait(name, b"%d" % i, partition=1, timestamp_ms=base + i)
             partition = TopicPartition(name, 1)
             async with AIOKafkaConsumer(bootstrap_servers=broker.bootstrap) as reader:
                 assert await reader.beginning_offsets([partition]) == {partition: 0}
                 assert await reader.end_offsets([partition]) == {partition: 5}
-                found = await reader.offsets_for_times({partition: 1_700_000_000_003})
+                found = await reader.offsets_for_times({partition: base + 3})
                 assert found[partition].offset == 3
             await admin.delete_topics([name])
         finally:

@@ -1,9 +1,11 @@
 """Frames that no client should send: Kafka's answer or a closed connection, and nobody else disturbed."""
 
 import random
+import re
 import struct
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -33,13 +35,20 @@ def test_frame_size_out_of_bounds_closes(connect, bystander, size):
     assert connection.closed_by_peer()
 
 
+def resident_bytes(broker):
+    status = Path(f"/proc/{broker.pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024
+
+
 @pytest.mark.stricter_than_kafka("Apache Kafka allocates the frame at once and runs out of heap")
-def test_largest_frame_size_is_accepted_without_being_filled(connect, bystander):
+def test_largest_frame_size_is_accepted_without_being_filled(connect, bystander, broker):
     """The size itself is legal: the broker waits for bytes, and may not have taken 100 MiB for them."""
+    before = resident_bytes(broker)
     connections = [connect() for _ in range(50)]
     for connection in connections:
         connection.send_raw(struct.pack(">i", REQUEST_BYTES_MAX) + b"\x00\x12")
     assert not connections[0].closed_by_peer(0.5)
+    assert resident_bytes(broker) - before < 64 << 20
     assert bystander.call("ApiVersions", 0, {})["ErrorCode"] == 0
 
 

@@ -20,7 +20,8 @@ MASKED = {"Port", "ClusterId", "TopicId", "Host", "LogAppendTimeMs", "ThrottleTi
           "Leader", "SessionId", "TotalBytes", "UsableBytes", "LogDir", "FinalizedFeaturesEpoch", "FinalizedFeatures", "SupportedFeatures",
           # Ours is in our own words.
           "Documentation"}
-FIXED_TIME = 1_700_000_000_000
+# An hour ago: young enough for every retention.
+FIXED_TIME = now_ms() - 3600_000
 SOME_ID = uuid.UUID(int=0x1234567890)
 
 # (case, version or None for all): (reason, what this broker does instead is checked by the case's own test)

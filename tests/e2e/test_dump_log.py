@@ -15,11 +15,12 @@ from confluent_kafka import TopicPartition
 from harness.clients import Member, commit_offsets, send_all
 from harness.dump import parse
 from harness.net import wait_until
-from harness.records import Record, batch, batches
+from harness.records import Record, batch, batches, now_ms
 from harness.tools import run_process
 from harness.wire import Connection
 
-FIXED_TIME = 1_700_000_000_000
+# An hour ago: young enough for every retention.
+FIXED_TIME = now_ms() - 3600_000
 
 
 @pytest.fixture
