@@ -12,10 +12,11 @@ use ottla::coordinator::runtime::{
     AppendedAt, CoordinatorLog, CoordinatorState, GroupCoordinator, LocalFuture,
 };
 use ottla::coordinator::{Client, CoordinatorConfig};
-use ottla::io::local::{Notify, oneshot};
+use ottla::io::local::{Notify, oneshot, or_deadline};
 use ottla::io::{Queue, Rt};
 use ottla::record::{BatchView, Batches, set_base_offset};
 use ottla::sim;
+use ottla::wire::messages::describe_groups_response::DescribedGroup;
 use ottla::wire::messages::join_group_request::JoinGroupRequestProtocol;
 use ottla::wire::messages::leave_group_request::MemberIdentity;
 use ottla::wire::messages::offset_commit_request::{
@@ -56,6 +57,14 @@ impl MemoryLog {
 
     fn commit_all(&self) {
         self.commit(self.end.get());
+    }
+
+    /// What is not committed is gone, as after a crash.
+    fn lose_tail(&self) {
+        self.batches.borrow_mut().retain(|bytes| {
+            BatchView::parse(bytes).is_ok_and(|batch| batch.last_offset() < self.committed())
+        });
+        self.end.set(self.committed.get());
     }
 
     fn lose_leadership(&self) {
@@ -110,11 +119,12 @@ impl CoordinatorLog for MemoryLog {
     }
 
     fn read(&self, from: Offset, _: usize) -> LocalFuture<'_, Result<Bytes, ErrorCode>> {
-        let bytes: Vec<u8> = self
-            .batches
-            .borrow()
+        let batches = self.batches.borrow();
+        let first = batches.partition_point(|bytes| {
+            BatchView::parse(bytes).is_ok_and(|batch| batch.next_offset() <= from)
+        });
+        let bytes: Vec<u8> = batches[first..]
             .iter()
-            .filter(|bytes| BatchView::parse(bytes).is_ok_and(|batch| batch.next_offset() > from))
             .take(self.batches_per_read.get())
             .flatten()
             .copied()
@@ -128,7 +138,11 @@ impl CoordinatorLog for MemoryLog {
 }
 
 fn run<F: Future<Output = ()> + 'static>(scenario: impl FnOnce(Rt) -> F) {
-    sim::run(1, |sim| {
+    run_seed(1, scenario);
+}
+
+fn run_seed<F: Future<Output = ()> + 'static>(seed: u64, scenario: impl FnOnce(Rt) -> F) {
+    sim::run(seed, |sim| {
         let node = sim.add_node(1);
         let rt = sim.boot(node).remove(0);
         sim.block_on(
@@ -437,6 +451,100 @@ fn an_assignment_waits_for_its_commit() {
 }
 
 #[test]
+fn an_assignment_that_a_rebalance_overtook_is_void() {
+    run(|rt| async move {
+        let log = MemoryLog::new();
+        let coordinator = start(&rt, &log).await;
+        let first = join(&rt, &coordinator, "", Some("i")).await.unwrap();
+        log.commits_by_hand.set(true);
+        let void = {
+            let coordinator = coordinator.clone();
+            let request = sync_request(&first);
+            go(&rt, async move { coordinator.sync_group(request, 5).await })
+        };
+        rt.sleep(Duration::from_millis(100)).await;
+        // Another member comes before the assignment is committed, and a generation follows.
+        let second = join(&rt, &coordinator, "", Some("j"));
+        assert_eq!(
+            void.await.unwrap().error_code,
+            ErrorCode::REBALANCE_IN_PROGRESS.0
+        );
+        let again = join(&rt, &coordinator, &first.member_id, Some("i"));
+        assert_eq!(again.await.unwrap().generation_id, 2);
+        assert_eq!(second.await.unwrap().generation_id, 2);
+        log.commit_all();
+        rt.sleep(Duration::from_millis(100)).await;
+        let described = coordinator.describe_groups(&["g".into()], 6).await;
+        assert_eq!(described[0].group_state, "CompletingRebalance");
+        assert!(
+            described[0]
+                .members
+                .iter()
+                .all(|m| m.member_assignment.is_empty())
+        );
+    });
+}
+
+#[test]
+fn an_assignment_that_cannot_be_stored_makes_all_join_again() {
+    run(|rt| async move {
+        let log = MemoryLog::new();
+        let coordinator = start(&rt, &log).await;
+        let joined = join(&rt, &coordinator, "", Some("i")).await.unwrap();
+        log.append_error.set(Some(ErrorCode::NOT_ENOUGH_REPLICAS));
+        let synced = coordinator.sync_group(sync_request(&joined), 5).await;
+        assert_eq!(synced.error_code, ErrorCode::COORDINATOR_NOT_AVAILABLE.0);
+        log.append_error.set(None);
+        let heartbeat = coordinator.heartbeat(heartbeat_request(&joined)).await;
+        assert_eq!(heartbeat.error_code, ErrorCode::REBALANCE_IN_PROGRESS.0);
+        let again = join(&rt, &coordinator, &joined.member_id, Some("i")).await;
+        assert_eq!(again.unwrap().generation_id, 2);
+    });
+}
+
+#[test]
+fn a_static_member_whose_new_id_cannot_be_stored_keeps_the_old() {
+    run(|rt| async move {
+        let log = MemoryLog::new();
+        let coordinator = start(&rt, &log).await;
+        let joined = join(&rt, &coordinator, "", Some("i")).await.unwrap();
+        let synced = coordinator.sync_group(sync_request(&joined), 5).await;
+        assert_eq!(synced.error_code, 0);
+        log.append_error.set(Some(ErrorCode::NOT_ENOUGH_REPLICAS));
+        let refused = join(&rt, &coordinator, "", Some("i")).await.unwrap();
+        assert_eq!(refused.error_code, ErrorCode::COORDINATOR_NOT_AVAILABLE.0);
+        assert_eq!((refused.member_id.as_str(), refused.generation_id), ("", 1));
+        log.append_error.set(None);
+        let mut request = heartbeat_request(&joined);
+        request.group_instance_id = Some("i".into());
+        let heartbeat = coordinator.heartbeat(request.clone()).await;
+        assert_eq!(heartbeat.error_code, 0);
+        rt.sleep(Duration::from_secs(11)).await;
+        let heartbeat = coordinator.heartbeat(request).await;
+        assert_eq!(heartbeat.error_code, ErrorCode::UNKNOWN_MEMBER_ID.0);
+    });
+}
+
+#[test]
+fn a_new_group_waits_longer_while_members_come() {
+    run(|rt| async move {
+        let coordinator = start(&rt, &MemoryLog::new()).await;
+        let before = rt.now();
+        let first = join(&rt, &coordinator, "", Some("i"));
+        rt.sleep(Duration::from_secs(2)).await;
+        let second = join(&rt, &coordinator, "", Some("j"));
+        rt.sleep(Duration::from_secs(2)).await;
+        let third = join(&rt, &coordinator, "", Some("k"));
+        let leader = first.await.unwrap();
+        assert_eq!(leader.members.len(), 3);
+        let waited = rt.now().saturating_since(before);
+        assert!(waited >= Duration::from_secs(9) && waited < Duration::from_secs(10));
+        assert_eq!(second.await.unwrap().generation_id, 1);
+        assert_eq!(third.await.unwrap().generation_id, 1);
+    });
+}
+
+#[test]
 fn groups_and_offsets_are_there_after_loading() {
     run(|rt| async move {
         let log = MemoryLog::new();
@@ -471,9 +579,16 @@ fn groups_and_offsets_are_there_after_loading() {
             assert_eq!(heartbeat.error_code, 0);
             rt.sleep(Duration::from_secs(9)).await;
         }
+        // Loaded once more; this time the member never shows up.
+        loading.unload();
+        let loading = start(&rt, &log).await;
+        rt.sleep(Duration::from_secs(9)).await;
+        let state = |group: &DescribedGroup| group.group_state.clone();
+        let described = loading.describe_groups(&["g".into()], 6).await;
+        assert_eq!(state(&described[0]), "Stable");
         rt.sleep(Duration::from_secs(2)).await;
-        let heartbeat = loading.heartbeat(heartbeat_request(&joined)).await;
-        assert_eq!(heartbeat.error_code, ErrorCode::UNKNOWN_MEMBER_ID.0);
+        let described = loading.describe_groups(&["g".into()], 6).await;
+        assert_eq!(state(&described[0]), "Empty");
     });
 }
 
@@ -559,4 +674,176 @@ fn old_offsets_go_and_their_group_with_them() {
         assert_eq!(tombstones, 201);
         assert!(log.batches.borrow().len() > written + 1);
     });
+}
+
+/// Several clients that do what consumers do, a high watermark that lags and sometimes
+/// stalls, appends that fail, and a coordinator that is unloaded and loaded again, its
+/// uncommitted tail lost. No request may hang, and an acknowledged commit must stay.
+struct Turmoil {
+    rt: Rt,
+    log: Rc<MemoryLog>,
+    coordinator: RefCell<GroupCoordinator>,
+    ends: Cell<bool>,
+    stable: Cell<u32>,
+    acknowledged: Cell<u32>,
+}
+
+impl Turmoil {
+    fn coordinator(&self) -> GroupCoordinator {
+        self.coordinator.borrow().clone()
+    }
+
+    fn below(&self, bound: u64) -> u64 {
+        self.rt.rng().below(bound)
+    }
+
+    async fn pause(&self, ms_max: u64) {
+        let ms = self.below(ms_max);
+        self.rt.sleep(Duration::from_millis(ms)).await;
+    }
+
+    /// The longest that anything takes is a join phase (20 s), begun anew by a sync phase
+    /// (20 s) that somebody does not complete.
+    async fn answered<T>(&self, request: impl Future<Output = T>) -> T {
+        let at = self.rt.now() + Duration::from_secs(60);
+        or_deadline(&self.rt, request, at)
+            .await
+            .expect("every request is answered")
+    }
+
+    async fn trouble(&self) {
+        while !self.ends.get() {
+            self.pause(100).await;
+            match self.below(200) {
+                0 => self.rt.sleep(Duration::from_secs(7)).await,
+                1 => {
+                    self.log
+                        .append_error
+                        .set(Some(ErrorCode::NOT_ENOUGH_REPLICAS));
+                    self.pause(3_000).await;
+                    self.log.append_error.set(None);
+                }
+                2 => {
+                    self.coordinator().unload();
+                    self.log.lose_tail();
+                    *self.coordinator.borrow_mut() = GroupCoordinator::start(
+                        self.rt.clone(),
+                        PartitionIndex(0),
+                        self.log.clone(),
+                        Rc::new(CoordinatorConfig::default()),
+                    );
+                }
+                _ => {}
+            }
+            self.log.commit_all();
+        }
+    }
+
+    async fn client(&self, partition: i32) {
+        let mut member_id = String::new();
+        let mut next = 0;
+        while !self.ends.get() {
+            self.pause(200).await;
+            let joining = join(&self.rt, &self.coordinator(), &member_id, None);
+            let joined = self.answered(joining).await.expect("an answer");
+            match ErrorCode(joined.error_code) {
+                ErrorCode::NONE => {}
+                ErrorCode::MEMBER_ID_REQUIRED => {
+                    member_id = joined.member_id;
+                    continue;
+                }
+                ErrorCode::UNKNOWN_MEMBER_ID => {
+                    member_id.clear();
+                    continue;
+                }
+                _ => continue,
+            }
+            member_id = joined.member_id.clone();
+            let coordinator = self.coordinator();
+            let synced = self
+                .answered(coordinator.sync_group(sync_request(&joined), 5))
+                .await;
+            if synced.error_code != 0 {
+                continue;
+            }
+            self.stable.set(self.stable.get() + 1);
+            self.stay(&joined, partition, &mut next).await;
+        }
+    }
+
+    /// Until the group wants it to join again.
+    async fn stay(&self, joined: &JoinGroupResponse, partition: i32, next: &mut i64) {
+        loop {
+            self.pause(1_000).await;
+            let coordinator = self.coordinator();
+            let heartbeat = coordinator.heartbeat(heartbeat_request(joined));
+            if self.answered(heartbeat).await.error_code != 0 || self.ends.get() {
+                return;
+            }
+            *next += 1;
+            let mut request = commit_request(*next);
+            request.topics[0].partitions[0].partition_index = partition;
+            let response = self.answered(coordinator.commit_offsets(request, 9)).await;
+            if response.topics[0].partitions[0].error_code == 0 {
+                self.acknowledged.set(self.acknowledged.get() + 1);
+                let read = self.read(partition).await;
+                assert!(read.is_none_or(|read| read >= *next), "{read:?} < {next}");
+            }
+        }
+    }
+
+    async fn read(&self, partition: i32) -> Option<i64> {
+        let request = OffsetFetchRequestGroup {
+            group_id: "simple".into(),
+            topics: None,
+            ..OffsetFetchRequestGroup::default()
+        };
+        let coordinator = self.coordinator();
+        let stable = self.below(2) == 0;
+        let response = self
+            .answered(coordinator.fetch_offsets(request, stable, 9))
+            .await;
+        (response.error_code == 0).then(|| {
+            response
+                .topics
+                .iter()
+                .flat_map(|topic| &topic.partitions)
+                .find(|found| found.partition_index == partition)
+                .map_or(-1, |found| found.committed_offset)
+        })
+    }
+}
+
+#[test]
+fn no_request_hangs_in_turmoil_and_commits_stay() {
+    for seed in 0..4 {
+        run_seed(seed, |rt| async move {
+            let log = MemoryLog::new();
+            log.batches_per_read.set(100);
+            log.commits_by_hand.set(true);
+            let turmoil = Rc::new(Turmoil {
+                coordinator: RefCell::new(start(&rt, &log).await),
+                log,
+                ends: Cell::new(false),
+                stable: Cell::new(0),
+                acknowledged: Cell::new(0),
+                rt: rt.clone(),
+            });
+            let mut clients = Vec::new();
+            for partition in 0..5 {
+                let world = turmoil.clone();
+                clients.push(go(&rt, async move { world.client(partition).await }));
+            }
+            let world = turmoil.clone();
+            let trouble = go(&rt, async move { world.trouble().await });
+            rt.sleep(Duration::from_secs(600)).await;
+            turmoil.ends.set(true);
+            for client in clients {
+                client.await.expect("it ends");
+            }
+            trouble.await.expect("it ends");
+            assert!(turmoil.stable.get() > 50, "{}", turmoil.stable.get());
+            assert!(turmoil.acknowledged.get() > 500);
+        });
+    }
 }

@@ -50,6 +50,8 @@ pub struct World {
     owners: BTreeMap<(String, usize, i32, i32), String>,
     /// Group, life → newest generation that somebody synced to.
     generations: BTreeMap<(String, usize), i32>,
+    /// Events until the high watermark moves again.
+    stalled: u64,
     /// Unset: nothing goes wrong any more.
     faults: bool,
     pub counts: Counts,
@@ -125,6 +127,7 @@ impl World {
             next_commit: 0,
             owners: BTreeMap::new(),
             generations: BTreeMap::new(),
+            stalled: 0,
             faults: true,
             counts: Counts::default(),
         };
@@ -161,7 +164,11 @@ impl World {
             90 if self.rng.one_in(2) => self.crash(),
             _ => {}
         }
+        if self.rng.one_in(150) {
+            self.stalled = self.rng.below(150);
+        }
         match self.rng.below(4) {
+            _ if self.stalled > 0 => self.stalled -= 1,
             0 => {}
             1 => {
                 let ahead = self.model.end() - self.model.committed;

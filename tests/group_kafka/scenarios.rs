@@ -72,6 +72,8 @@ pub const ALL: &[(&str, Scenario)] = &[
     ),
     ("pending members", pending_members),
     ("sessions end", sessions_end),
+    ("who is parked lives", parked_lives),
+    ("commits keep a session", commits_keep_session),
     ("the time to sync ends", sync_time_ends),
     ("the time to join ends", join_time_ends),
     ("a full group", full_group),
@@ -676,6 +678,60 @@ fn sessions_end(s: &mut Session<'_>) {
     heartbeat(s, "b", group, &b);
     s.sleep_ms(4_500);
     describe(s, group);
+}
+
+fn parked_lives(s: &mut Session<'_>) {
+    let group = "parked";
+    let short = |member_id: &str| JoinGroupRequest {
+        session_timeout_ms: 2_000,
+        ..join_request(group, member_id)
+    };
+    for conn in ["a", "b"] {
+        let given = join(s, conn, 9, &short(""));
+        s.send(conn, 9, &short(&given.member_id));
+    }
+    let a = joined(s, "a", 9);
+    let b = joined(s, "b", 9);
+    // Parked in a sync for longer than a session, while the leader takes its time.
+    s.send("b", 5, &sync_request(group, &b, 5));
+    for _ in 0..4 {
+        s.sleep_ms(800);
+        heartbeat(s, "a", group, &a);
+    }
+    sync(s, "a", 5, &sync_request(group, &a, 5));
+    let synced: SyncGroupResponse = s.receive("b", 5);
+    assert_eq!(synced.error_code, 0);
+    heartbeat(s, "b", group, &b);
+    // Parked in a join for longer than a session, while the other only sends heartbeats.
+    s.send("a", 9, &short(&a.member_id));
+    for _ in 0..4 {
+        s.sleep_ms(800);
+        heartbeat(s, "b", group, &b);
+    }
+    s.send("b", 9, &short(&b.member_id));
+    let a = joined(s, "a", 9);
+    assert_eq!(a.members.len(), 2);
+    joined(s, "b", 9);
+}
+
+fn commits_keep_session(s: &mut Session<'_>) {
+    let group = "commits-session";
+    let mut request = JoinGroupRequest {
+        session_timeout_ms: 2_000,
+        ..join_request(group, "")
+    };
+    request.member_id = join(s, "a", 9, &request).member_id;
+    s.send("a", 9, &request);
+    let member = joined(s, "a", 9);
+    sync(s, "a", 5, &sync_request(group, &member, 5));
+    let mut request = commit_request(group, 1);
+    request.generation_id_or_member_epoch = member.generation_id;
+    request.member_id = member.member_id.clone();
+    for _ in 0..4 {
+        s.sleep_ms(800);
+        commit(s, "a", 9, &request);
+    }
+    assert_eq!(heartbeat(s, "a", group, &member), 0);
 }
 
 fn sync_time_ends(s: &mut Session<'_>) {
