@@ -14,6 +14,8 @@
 //! `GROUP_HISTORY_SEEDS=100 GROUP_HISTORY_FIRST_SEED=1 GROUP_HISTORY_EVENTS=5000` widen it;
 //! a failing run prints its seed, which alone reproduces it.
 
+#[path = "group_history/checks.rs"]
+mod checks;
 #[path = "group_history/consumer.rs"]
 mod consumer;
 #[path = "group_history/counts.rs"]

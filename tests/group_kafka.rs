@@ -7,10 +7,18 @@
 //! `scripts/test` does, Kafka is run and asked again, and so is a whole node of ours (which
 //! takes as long, some 80 seconds); `OTTLA_UPDATE_GOLDEN=1` then writes the file anew.
 
+#[path = "group_kafka/lifetimes.rs"]
+mod lifetimes;
+#[path = "group_kafka/members.rs"]
+mod members;
 #[path = "group_kafka/node.rs"]
 mod node;
+#[path = "group_kafka/offsets.rs"]
+mod offsets;
 #[path = "group_kafka/ours.rs"]
 mod ours;
+#[path = "group_kafka/requests.rs"]
+mod requests;
 #[path = "group_kafka/scenarios.rs"]
 mod scenarios;
 #[path = "group_kafka/session.rs"]

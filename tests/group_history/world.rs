@@ -18,7 +18,6 @@ use ottla::wire::messages::offset_commit_request::{
 use ottla::wire::messages::offset_delete_request::{
     OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
 };
-use ottla::wire::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use ottla::wire::messages::{
     HeartbeatRequest, HeartbeatResponse, JoinGroupResponse, LeaveGroupRequest, ListGroupsRequest,
     OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, SyncGroupResponse,
@@ -26,25 +25,25 @@ use ottla::wire::messages::{
 
 use crate::consumer::{Consumer, PARTITIONS, State, TOPIC, get_partitions};
 use crate::counts::{Count, Counts};
-use crate::model::{Committed, Model, OffsetKey};
+use crate::model::{Model, OffsetKey};
 
-const GROUPS: [&str; 4] = ["eager", "cooperative", "mixed", "simple"];
+pub const GROUPS: [&str; 4] = ["eager", "cooperative", "mixed", "simple"];
 /// Read by the simple group alone, and deleted now and then.
 const OTHER_TOPIC: &str = "other";
 const COMMIT_TIMEOUT_MS: u64 = 5_000;
 
 pub struct World {
     rng: Rng,
-    now_ms: u64,
+    pub now_ms: u64,
     config: Rc<CoordinatorConfig>,
-    shard: GroupShard,
+    pub shard: GroupShard,
     timers: TimerQueue,
     pub model: Model,
     deferred: VecDeque<Deferred>,
     /// Parked requests, by consumer.
-    waiters: BTreeMap<Waiter, usize>,
+    pub waiters: BTreeMap<Waiter, usize>,
     next_waiter: u64,
-    consumers: Vec<Consumer>,
+    pub consumers: Vec<Consumer>,
     next_commit: u64,
     /// Group, life, generation, partition → who got it.
     owners: BTreeMap<(String, usize, i32, i32), String>,
@@ -53,7 +52,7 @@ pub struct World {
     /// Events until the high watermark moves again.
     stalled: u64,
     /// Unset: nothing goes wrong any more.
-    faults: bool,
+    pub faults: bool,
     pub counts: Counts,
 }
 
@@ -236,7 +235,7 @@ impl World {
         self.consumers[index].state = State::Dead;
     }
 
-    fn join(&mut self, index: usize) {
+    pub fn join(&mut self, index: usize) {
         self.counts.hit(Count::JoinSent);
         let waiter = self.park(index);
         let consumer = &mut self.consumers[index];
@@ -259,7 +258,7 @@ impl World {
         self.carry_out(fx, None);
     }
 
-    fn sync(&mut self, index: usize) {
+    pub fn sync(&mut self, index: usize) {
         self.counts.hit(Count::SyncSent);
         let consumer = &self.consumers[index];
         let request = consumer.sync_request(self.faults.then_some(&mut self.rng));
@@ -278,7 +277,7 @@ impl World {
         waiter
     }
 
-    fn heartbeat(&mut self, index: usize) {
+    pub fn heartbeat(&mut self, index: usize) {
         self.counts.hit(Count::Heartbeat);
         let request = self.consumers[index].heartbeat_request();
         self.send_heartbeat(index, request);
@@ -547,7 +546,7 @@ impl World {
     }
 
     /// The high watermark comes to the last batch's end at or below `target`.
-    fn commit(&mut self, target: i64) {
+    pub fn commit(&mut self, target: i64) {
         let end = self
             .model
             .log
@@ -613,7 +612,7 @@ impl World {
         }
     }
 
-    fn run_timers(&mut self) {
+    pub fn run_timers(&mut self) {
         while let Some(key) = self.timers.pop_expired(self.now().mono) {
             let mut fx = Effects::new();
             let before = self.membership(&key);
@@ -663,7 +662,7 @@ impl World {
     }
 
     /// The process dies: memory is gone, and of the log's uncommitted tail any part.
-    fn crash(&mut self) {
+    pub fn crash(&mut self) {
         self.counts.hit(Count::CoordinatorCrash);
         let tail = self
             .model
@@ -825,110 +824,6 @@ impl World {
                     self.counts.hit(Count::CommitAcknowledged);
                 }
             }
-        }
-    }
-
-    // ---- checks ----
-
-    pub fn check(&mut self) {
-        self.shard.invariants();
-        let parked: usize = self
-            .shard
-            .groups()
-            .filter_map(Group::as_classic)
-            .flat_map(|group| group.members())
-            .map(|m| usize::from(m.is_awaiting_join()) + usize::from(m.is_awaiting_sync()))
-            .sum();
-        assert_eq!(parked, self.waiters.len(), "parked requests");
-        for stable in [false, true] {
-            self.counts.hit(Count::OffsetRead);
-            let read = self.read_all(stable);
-            let expected = if stable {
-                &self.model.latest_offsets
-            } else {
-                &self.model.committed_offsets
-            };
-            assert_eq!(read, *expected, "offsets read, stable: {stable}");
-        }
-        for (key, number) in &self.model.acknowledged {
-            let committed = self.model.committed_offsets.get(key);
-            assert!(
-                committed.is_some_and(|committed| committed.1 >= *number),
-                "{key:?}: acknowledged commit {number} is gone, there is {committed:?}"
-            );
-        }
-    }
-
-    fn read_all(&self, stable: bool) -> BTreeMap<OffsetKey, Committed> {
-        let mut offsets = BTreeMap::new();
-        for group in GROUPS {
-            let request = OffsetFetchRequestGroup {
-                group_id: group.into(),
-                topics: None,
-                ..OffsetFetchRequestGroup::default()
-            };
-            for topic in self.shard.fetch_offsets(&request, stable).topics {
-                for partition in topic.partitions {
-                    let number = partition.metadata.unwrap_or_default();
-                    offsets.insert(
-                        (group.into(), topic.name.clone(), partition.partition_index),
-                        (
-                            partition.committed_offset,
-                            number.parse().expect("each commit is numbered"),
-                        ),
-                    );
-                }
-            }
-        }
-        offsets
-    }
-
-    /// Faults stop. Every member must get its share within two minutes.
-    pub fn settle(&mut self) {
-        self.faults = false;
-        self.crash();
-        for consumer in &mut self.consumers {
-            if consumer.state == State::Dead {
-                consumer.forget_id();
-                consumer.owned.clear();
-            }
-            // A loaded group knows of each member only the protocol that was chosen, so that
-            // one who offers another stays out until all have joined again.
-            consumer.metadata_tag ^= 1;
-            consumer.state = State::Out;
-        }
-        for round in 0..1_200 {
-            self.now_ms += 100;
-            self.run_timers();
-            for index in 0..self.consumers.len() {
-                match self.consumers[index].state {
-                    State::Dead => {
-                        self.consumers[index].forget_id();
-                        self.consumers[index].state = State::Out;
-                    }
-                    State::Out => self.join(index),
-                    State::Joined { .. } => self.sync(index),
-                    State::Stable if round % 20 == 0 => self.heartbeat(index),
-                    State::Joining(_) | State::Syncing(_) | State::Stable => {}
-                }
-                self.commit(self.model.end());
-            }
-            self.check();
-        }
-        for group in &GROUPS[..3] {
-            let mut all = Vec::new();
-            for consumer in self.consumers.iter().filter(|c| c.group == *group) {
-                assert_eq!(
-                    consumer.state,
-                    State::Stable,
-                    "{} at the end",
-                    consumer.name
-                );
-                all.extend(consumer.owned.iter().copied());
-            }
-            all.sort_unstable();
-            let expected: Vec<i32> = (0..PARTITIONS).collect();
-            assert_eq!(all, expected, "partitions of {group} at the end");
         }
     }
 }
