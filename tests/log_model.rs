@@ -303,8 +303,9 @@ impl Model {
         let (log, report) = open(self.dir.path(), &params, &self.pool);
         self.log = log;
         assert_eq!(report, RecoveryReport::default());
+        // A hole that a truncation has left at the end isn't written down.
+        self.sync_end(self.end);
         self.check_bounds();
-        self.restore_sequences();
     }
 
     fn reopen_unclean(&mut self) {

@@ -32,6 +32,8 @@ pub enum Command {
     Config(ConfigArgs),
     /// Print a new id for a cluster
     RandomUuid,
+    /// Print what is in log segments, indexes and snapshots, as kafka-dump-log.sh does
+    DumpLog(DumpLogArgs),
 }
 
 #[derive(Args, Debug)]
@@ -74,6 +76,43 @@ pub struct ConfigArgs {
     /// List a group's settings instead of a node's
     #[arg(long)]
     pub group: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct DumpLogArgs {
+    /// Files ending in .log, .index, .timeindex, .txnindex, .snapshot or .checkpoint
+    #[arg(long, value_name = "FILES", value_delimiter = ',', required = true)]
+    pub files: Vec<PathBuf>,
+    /// Print keys and values
+    #[arg(long)]
+    pub print_data_log: bool,
+    /// Print a line for each record, not only for each batch
+    #[arg(long)]
+    pub deep_iteration: bool,
+    /// Read the records of __consumer_offsets, and print them
+    #[arg(long, group = "decoder")]
+    pub offsets_decoder: bool,
+    /// Read the records of __transaction_state, and print them
+    #[arg(long, group = "decoder")]
+    pub transaction_log_decoder: bool,
+    /// Read the records of __cluster_metadata or of its snapshots, and print them
+    #[arg(long, group = "decoder")]
+    pub cluster_metadata_decoder: bool,
+    /// Read the records of __share_group_state, and print them
+    #[arg(long, group = "decoder")]
+    pub share_group_state_decoder: bool,
+    /// Print what is in the records, and nothing about them
+    #[arg(long)]
+    pub skip_record_metadata: bool,
+    /// Compare the indexes with the logs, and print only what is wrong
+    #[arg(long)]
+    pub verify_index_only: bool,
+    /// Tell only whether a broker would take the indexes as they are
+    #[arg(long)]
+    pub index_sanity_check: bool,
+    /// Read at most so much of each log
+    #[arg(long, value_name = "BYTES")]
+    pub max_bytes: Option<u64>,
 }
 
 const START_HELP: &str = "\

@@ -6,6 +6,7 @@
 mod args;
 mod banner;
 mod config;
+mod dump_log;
 mod format;
 mod output;
 mod panic;
@@ -45,6 +46,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Format(args) => format::run(&args),
         Command::Config(args) => config::run(&args),
         Command::RandomUuid => random_uuid::run(),
+        Command::DumpLog(args) => dump_log::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -42,6 +42,33 @@ pub struct FollowerAppendInfo {
     pub skipped: bool,
 }
 
+/// Batches that go to one segment.
+#[derive(Clone, Copy)]
+struct Incoming {
+    base_offset: Offset,
+    last_offset: Offset,
+    max_timestamp: Millis,
+    bytes: u32,
+}
+
+impl Incoming {
+    /// `None` without batches.
+    fn new(headers: &[BatchHeader]) -> Option<Incoming> {
+        let (first, last) = (headers.first()?, headers.last()?);
+        let sizes = headers.iter().map(|header| header.size);
+        Some(Incoming {
+            base_offset: first.base_offset,
+            last_offset: last.last_offset(),
+            max_timestamp: headers.iter().map(|header| header.max_timestamp).max()?,
+            bytes: sizes.fold(0, u32::saturating_add),
+        })
+    }
+
+    fn fits(&self, segment_bytes: u32) -> bool {
+        self.bytes <= segment_bytes && relative_offset(self.last_offset, self.base_offset).is_some()
+    }
+}
+
 impl Log {
     /// Appends a client's batch: offsets and epoch are stamped in place.
     pub fn append_as_leader(
@@ -86,16 +113,18 @@ impl Log {
                 segment_bytes: self.config.segment_bytes,
             });
         }
-        let marker = header.is_control().then(|| parse_marker(&bytes)).flatten();
-        if let Verdict::Duplicate(original) = self.producers.check(&header, marker, origin)? {
-            return Ok(self.duplicate_info(&original));
-        }
         if leader_epoch.0 >= 0 && self.epochs.assign(leader_epoch, first_offset) {
             self.write_epochs()?;
         }
-        let rolled = self.maybe_roll(&header, 0, now_ms)?;
-        let bytes = bytes.freeze();
-        self.write(&bytes, &[header])?;
+        let headers = [header];
+        let incoming = Incoming::new(&headers).expect("there is one batch");
+        let rolled = self.maybe_roll(&incoming, now_ms)?;
+        // As late as in Kafka: a batch that is refused may have rolled the log.
+        let marker = header.is_control().then(|| parse_marker(&bytes)).flatten();
+        if let Verdict::Duplicate(original) = self.producers.check(&header, marker, origin)? {
+            return Ok(self.duplicate_info(&original, rolled));
+        }
+        self.write(&bytes.freeze(), &headers)?;
         Ok(AppendInfo {
             first_offset,
             last_offset: header.last_offset(),
@@ -183,20 +212,22 @@ impl Log {
         if let (Some(first), Some(last)) = (headers.first(), headers.last()) {
             self.expect_follower_offset(first, last.last_offset(), now_ms)?;
         }
-        let mut rolled = false;
-        // Batches `group..i` go to the active segment with one write.
-        let (mut group, mut group_at, mut at) = (0, 0, 0);
-        for (i, header) in headers.iter().enumerate() {
-            let pending = (at - group_at) as u32;
-            if self.roll_is_due(header, pending, now_ms)? {
-                self.write_group(records.slice(group_at..at), &headers[group..i])?;
-                (group, group_at) = (i, at);
-                self.roll_at(header.base_offset, now_ms)?;
-                rolled = true;
-            }
-            at += header.size as usize;
+        // As in Kafka all of it goes to one segment, with one write, if that can be.
+        let whole = Incoming::new(headers);
+        let batches_at_once = match whole.is_some_and(|all| all.fits(self.config.segment_bytes)) {
+            true => headers.len(),
+            false => 1,
+        };
+        let (mut rolled, mut at) = (false, 0);
+        for headers in headers.chunks(batches_at_once.max(1)) {
+            let Some(incoming) = Incoming::new(headers) else {
+                continue;
+            };
+            rolled |= self.maybe_roll(&incoming, now_ms)?;
+            let end = at + incoming.bytes as usize;
+            self.write_group(records.slice(at..end), headers)?;
+            at = end;
         }
-        self.write_group(records.slice(group_at..at), &headers[group..])?;
         // If the log was moved back, its first records have been deleted all the same.
         self.log_start_offset = log_start_offset.max(self.log_start_offset);
         self.invariants();
@@ -294,7 +325,7 @@ impl Log {
         Ok(())
     }
 
-    fn duplicate_info(&self, original: &BatchMetadata) -> AppendInfo {
+    fn duplicate_info(&self, original: &BatchMetadata, rolled: bool) -> AppendInfo {
         AppendInfo {
             first_offset: original.first_offset(),
             last_offset: original.last_offset,
@@ -302,41 +333,31 @@ impl Log {
             log_append_time: original.timestamp,
             log_start_offset: self.log_start_offset,
             duplicate: true,
-            rolled: false,
+            rolled,
             bytes: 0,
         }
     }
 
-    fn maybe_roll(
-        &mut self,
-        header: &BatchHeader,
-        pending_bytes: u32,
-        now_ms: Millis,
-    ) -> Result<bool, LogError> {
-        let due = self.roll_is_due(header, pending_bytes, now_ms)?;
-        if due {
-            self.roll_at(header.base_offset, now_ms)?;
-        }
-        Ok(due)
-    }
-
-    /// Whether a batch that follows `pending_bytes` must go to a new segment.
-    fn roll_is_due(
-        &mut self,
-        header: &BatchHeader,
-        pending_bytes: u32,
-        now_ms: Millis,
-    ) -> Result<bool, LogError> {
+    /// Rolls if the batches must go to a new segment.
+    fn maybe_roll(&mut self, incoming: &Incoming, now_ms: Millis) -> Result<bool, LogError> {
         let rule = self.roll_rule();
         let active = self.active_mut();
-        let is_empty = active.size() == 0 && pending_bytes == 0;
-        if is_empty && relative_offset(header.last_offset(), active.base_offset()).is_some() {
+        let fits = relative_offset(incoming.last_offset, active.base_offset()).is_some();
+        if active.size() == 0 && fits {
             // A batch larger than a segment gets one for itself.
             return Ok(false);
         }
-        let incoming = pending_bytes.saturating_add(header.size);
-        let (timestamp, last_offset) = (header.max_timestamp, header.last_offset());
-        active.should_roll(&rule, incoming, timestamp, last_offset, now_ms)
+        let is_due = active.should_roll(
+            &rule,
+            incoming.bytes,
+            incoming.max_timestamp,
+            incoming.last_offset,
+            now_ms,
+        )?;
+        if is_due {
+            self.roll_at(incoming.base_offset, now_ms)?;
+        }
+        Ok(is_due)
     }
 
     /// Begins a new segment at the log's end. False where the active one is empty and

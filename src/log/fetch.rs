@@ -165,22 +165,10 @@ impl Log {
         offset: Offset,
         read: &LogRead,
     ) -> Result<Vec<AbortedTxn>, LogError> {
+        let upper = self.read_upper_bound(read)?;
         let mut found = Vec::new();
-        let Some(first) = self.segment_at(read.start.segment_base_offset) else {
-            return Ok(found);
-        };
-        let segment = &self.segments[first];
-        let end = u64::from(read.start.position) + read.bytes as u64;
-        let indexed = segment
-            .offset_index
-            .lookup_position(&*self.disk, end)
-            .map_err(LogError::io("searching", segment.path()))?;
-        let upper = match (indexed, self.segments.get(first + 1)) {
-            (Some(entry), _) => entry.offset,
-            (None, Some(next)) => next.base_offset(),
-            (None, None) => self.log_end_offset,
-        };
-        for segment in self.segments.range(first..) {
+        let first = self.segment_at(read.start.segment_base_offset);
+        for segment in self.segments.iter().skip(first.unwrap_or(0)) {
             let complete = segment
                 .txn_index
                 .collect(&*self.disk, offset, upper, &mut found)
@@ -190,6 +178,24 @@ impl Log {
             }
         }
         Ok(found)
+    }
+
+    /// An offset at or beyond the end of what was read, as the index can tell it.
+    pub fn read_upper_bound(&self, read: &LogRead) -> Result<Offset, LogError> {
+        let Some(index) = self.segment_at(read.start.segment_base_offset) else {
+            return Ok(self.log_end_offset);
+        };
+        let segment = &self.segments[index];
+        let end = u64::from(read.start.position) + read.bytes as u64;
+        let indexed = segment
+            .offset_index
+            .lookup_position(&*self.disk, end)
+            .map_err(LogError::io("searching", segment.path()))?;
+        Ok(match (indexed, self.segments.get(index + 1)) {
+            (Some(entry), _) => entry.offset,
+            (None, Some(next)) => next.base_offset(),
+            (None, None) => self.log_end_offset,
+        })
     }
 
     /// The segment and the batch that contains `offset`, or the first batch after it.

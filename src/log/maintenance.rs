@@ -227,10 +227,9 @@ impl Log {
         }
         let disk = self.disk.clone();
         let active = self.active_mut();
-        active.truncate_to(&*disk, offset, now_ms)?;
-        // Not `offset`, if that lay within a batch.
-        let end = active.next_offset(&*disk)?;
-        let end = end.max(active.base_offset()).min(offset);
+        let cut = active.truncate_to(&*disk, offset, now_ms)?;
+        // A hole before `offset` stays, but a batch that has it goes as a whole.
+        let end = cut.map_or(offset, |cut| cut.base_offset.min(offset));
         self.log_end_offset = end.max(self.log_start_offset.min(offset));
         self.log_start_offset = self.log_start_offset.min(offset);
         self.recovery_point = self.recovery_point.min(self.log_end_offset);

@@ -17,6 +17,7 @@ pub mod batch_header;
 pub mod checkpoint;
 pub mod clean_shutdown;
 pub mod config;
+pub mod dump;
 mod entry_file;
 pub mod error;
 mod fetch;

@@ -354,7 +354,13 @@ impl<'a> Loader<'a> {
     fn recover_segment(&mut self, index: usize) -> Result<u64, LogError> {
         let base_offset = self.segments[index].base_offset();
         let mut producers = match self.producers.take() {
-            Some(producers) if producers.end_offset() == base_offset => producers,
+            // Of what lies below the log's start nothing is carried on.
+            Some(producers)
+                if producers.end_offset() == base_offset
+                    && base_offset > self.params.log_start_offset =>
+            {
+                producers
+            }
             _ => {
                 let mut producers = ProducerStates::default();
                 let earlier = self.segments.split_off(index);
@@ -457,7 +463,7 @@ impl<'a> Loader<'a> {
             self.unsynced.epochs = Some(written);
             self.unsynced.names = true;
         }
-        let producers = self.finish_producers(log_start_offset, log_end_offset)?;
+        let producers = self.finish_producers(log_end_offset)?;
         if self.report.truncated_bytes > 0 || self.report.deleted_segments > 0 {
             // Neither segments nor snapshots of what went may come back.
             let synced = self.disk.sync_dir(self.dir);
@@ -483,11 +489,7 @@ impl<'a> Loader<'a> {
         })
     }
 
-    fn finish_producers(
-        &mut self,
-        log_start_offset: Offset,
-        log_end_offset: Offset,
-    ) -> Result<ProducerStates, LogError> {
+    fn finish_producers(&mut self, log_end_offset: Offset) -> Result<ProducerStates, LogError> {
         let bases: Vec<Offset> = self.segments.iter().map(Segment::base_offset).collect();
         self.snapshots
             .remove_stray(self.disk, &bases)
@@ -497,8 +499,8 @@ impl<'a> Loader<'a> {
             && !self.params.clean
         {
             // Recovery has read up to the end; it remembers more of the last batches than
-            // a snapshot would.
-            recovered.on_replicated_up_to(log_start_offset);
+            // a snapshot would. Like one, it forgets which markers weren't replicated.
+            recovered.on_replicated_up_to(log_end_offset);
             recovered.remove_expired(self.now_ms, self.params.producer_id_expiration_ms);
             return Ok(recovered);
         }
@@ -641,9 +643,7 @@ fn recover_batches(
         }
     };
     let truncated_bytes = bytes - u64::from(segment.size());
-    if truncated_bytes > 0 {
-        segment.cut_to_size()?;
-    }
+    segment.end_recovery(truncated_bytes > 0)?;
     Ok(Recovered {
         truncated_bytes,
         reason,

@@ -323,20 +323,19 @@ impl Segment {
         seal().map_err(LogError::io("sealing", &self.path))
     }
 
-    /// Cuts off the batch that contains `offset` and what follows. Returns the bytes that
-    /// went. Synced before it returns: what is appended in their place must never stand
-    /// beside them after a power cut.
+    /// Cuts off the batch that contains `offset`, or the first after it, and what follows;
+    /// returns that batch's header. Synced before it returns: what is appended in their
+    /// place must never stand beside them after a power cut.
     pub fn truncate_to(
         &mut self,
         disk: &dyn Disk,
         offset: Offset,
         now_ms: Millis,
-    ) -> Result<u32, LogError> {
+    ) -> Result<Option<BatchHeader>, LogError> {
         let Some(located) = self.locate(disk, offset)? else {
-            return Ok(0);
+            return Ok(None);
         };
         let size = located.position as u32;
-        let cut = self.size - size;
         let mut truncate = || -> io::Result<()> {
             // Indexes first: they never tell of what isn't there.
             self.offset_index.truncate_to(disk, offset)?;
@@ -353,7 +352,7 @@ impl Segment {
             self.first_timestamp = None;
         }
         self.max_timestamp = self.find_max_timestamp(disk)?;
-        Ok(cut)
+        Ok(Some(located.header))
     }
 
     /// Empties the segment for recovery, which indexes it anew; returns the bytes that
@@ -373,8 +372,12 @@ impl Segment {
         Ok(bytes)
     }
 
-    /// Cuts the file to what has been counted, and syncs.
-    pub(super) fn cut_to_size(&mut self) -> Result<(), LogError> {
+    /// Ends recovery: cuts the file to what has been counted, and syncs that.
+    pub(super) fn end_recovery(&mut self, cut: bool) -> Result<(), LogError> {
+        self.bytes_since_index_entry = 0;
+        if !cut {
+            return Ok(());
+        }
         self.file
             .set_len(u64::from(self.size))
             .and_then(|()| self.file.sync_data())
