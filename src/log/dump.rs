@@ -77,7 +77,9 @@ pub fn dump(
         problems: Problems::default(),
     };
     for path in files {
-        dump.file(path)?;
+        let told =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        dump.file(path).map_err(told)?;
     }
     let Dump { problems, err, .. } = dump;
     problems.print(err)

@@ -364,7 +364,8 @@ impl<'a> Loader<'a> {
             _ => {
                 let mut producers = ProducerStates::default();
                 let earlier = self.segments.split_off(index);
-                let rebuilt = self.rebuild_producers(base_offset, &mut producers);
+                let start = self.params.log_start_offset;
+                let rebuilt = self.rebuild_producers(start, base_offset, &mut producers);
                 self.segments.extend(earlier);
                 rebuilt?;
                 producers
@@ -463,7 +464,7 @@ impl<'a> Loader<'a> {
             self.unsynced.epochs = Some(written);
             self.unsynced.names = true;
         }
-        let producers = self.finish_producers(log_end_offset)?;
+        let producers = self.finish_producers(log_start_offset, log_end_offset)?;
         if self.report.truncated_bytes > 0 || self.report.deleted_segments > 0 {
             // Neither segments nor snapshots of what went may come back.
             let synced = self.disk.sync_dir(self.dir);
@@ -489,18 +490,29 @@ impl<'a> Loader<'a> {
         })
     }
 
-    fn finish_producers(&mut self, log_end_offset: Offset) -> Result<ProducerStates, LogError> {
+    fn finish_producers(
+        &mut self,
+        log_start_offset: Offset,
+        log_end_offset: Offset,
+    ) -> Result<ProducerStates, LogError> {
         let bases: Vec<Offset> = self.segments.iter().map(Segment::base_offset).collect();
         self.snapshots
             .remove_stray(self.disk, &bases)
             .map_err(LogError::io("removing snapshots of", self.dir))?;
         if let Some(mut recovered) = self.producers.take()
             && recovered.end_offset() == log_end_offset
+            && log_end_offset > log_start_offset
             && !self.params.clean
         {
             // Recovery has read up to the end; it remembers more of the last batches than
             // a snapshot would. Like one, it forgets which markers weren't replicated.
             recovered.on_replicated_up_to(log_end_offset);
+            let start = self.params.log_start_offset.max(bases[0]);
+            self.snapshots
+                .retain(self.disk, |offset| {
+                    start < offset && offset <= log_end_offset
+                })
+                .map_err(LogError::io("removing snapshots of", self.dir))?;
             recovered.remove_expired(self.now_ms, self.params.producer_id_expiration_ms);
             return Ok(recovered);
         }
@@ -512,7 +524,7 @@ impl<'a> Loader<'a> {
                 self.take_empty_snapshot(*offset)?;
             }
         } else {
-            self.rebuild_producers(log_end_offset, &mut producers)?;
+            self.rebuild_producers(log_start_offset, log_end_offset, &mut producers)?;
         }
         Ok(producers)
     }
@@ -532,6 +544,7 @@ impl<'a> Loader<'a> {
     /// Producers at `end_offset`, which all segments so far reach.
     fn rebuild_producers(
         &mut self,
+        log_start_offset: Offset,
         end_offset: Offset,
         producers: &mut ProducerStates,
     ) -> Result<(), LogError> {
@@ -539,7 +552,7 @@ impl<'a> Loader<'a> {
         let mut rebuild = Rebuild {
             disk: self.disk,
             dir: self.dir,
-            log_start_offset: self.params.log_start_offset,
+            log_start_offset,
             now_ms: self.now_ms,
             expiration_ms: self.params.producer_id_expiration_ms,
             snapshots: &mut self.snapshots,
