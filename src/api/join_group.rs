@@ -17,13 +17,15 @@ pub async fn handle(
 ) -> JoinGroupResponse {
     let version = context.api_version;
     let member_id = request.member_id.clone();
+    let refuse =
+        |error| reply::join_group_response(reply::join_group_error(&member_id, error), version);
     if !shard.authorize(
         &context,
         Operation::Read,
         ResourceType::Group,
         &request.group_id,
     ) {
-        return reply::join_group_error(&member_id, ErrorCode::GROUP_AUTHORIZATION_FAILED);
+        return refuse(ErrorCode::GROUP_AUTHORIZATION_FAILED);
     }
     let group_id = request.group_id.clone();
     let call = GroupCall::Join {
@@ -34,7 +36,7 @@ pub async fn handle(
     };
     match shard.group_call(&group_id, call).await {
         Ok(GroupReply::Join(response)) => response,
-        Ok(_) => reply::join_group_error(&member_id, ErrorCode::NOT_COORDINATOR),
-        Err(error) => reply::join_group_error(&member_id, error),
+        Ok(_) => refuse(ErrorCode::NOT_COORDINATOR),
+        Err(error) => refuse(error),
     }
 }

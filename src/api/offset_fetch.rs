@@ -80,7 +80,8 @@ async fn one(
     response
 }
 
-/// Fills in the id or the name that the request's version lacks.
+/// Finds the name where the request has an id. By name, offsets of a topic that was created
+/// anew under it are found too, as in Kafka.
 fn resolve(
     shard: &Shard,
     context: &RequestContext,
@@ -92,8 +93,6 @@ fn resolve(
             Some(found) => topic.name = found.name.to_string(),
             None => return Err(unknown(&topic, ErrorCode::UNKNOWN_TOPIC_ID)),
         }
-    } else if let Some(found) = image.topics.by_name(&topic.name) {
-        topic.topic_id = found.id;
     }
     if shard.authorize(
         context,

@@ -5,7 +5,7 @@ import pytest
 import crash
 
 # A new start after a crash has something to say; a partition that was just being made may be set aside, empty.
-pytestmark = pytest.mark.allow_log("unclean|recover|truncat|clean shutdown|was set aside topic=__consumer_offsets")
+pytestmark = pytest.mark.allow_log("unclean|recover|truncat|cut off|clean shutdown|was set aside topic=__consumer_offsets")
 
 
 @pytest.mark.timeout(400)
