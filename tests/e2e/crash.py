@@ -47,9 +47,14 @@ class Writer(threading.Thread):
         self.acknowledged = {p: [] for p in self.partitions}
         self.sent = 0
 
+    def count(self) -> int:
+        return sum(map(len, self.acknowledged.values()))
+
     def run(self) -> None:
         producer = Producer({"bootstrap.servers": self.bootstrap, "acks": "all", "enable.idempotence": self.idempotent, "linger.ms": 2,
-                             "compression.type": self.codec, "delivery.timeout.ms": 120000, "request.timeout.ms": 5000, "retry.backoff.ms": 50,
+                             "compression.type": self.codec, "queue.buffering.max.messages": 10000,
+                             # Waiting in the client's queue counts, and a round may take long on a busy machine.
+                             "delivery.timeout.ms": 600000, "request.timeout.ms": 5000, "retry.backoff.ms": 50,
                              "retry.backoff.max.ms": 200, "reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 200,
                              # Without idempotence a retry may overtake: one request at a time keeps the order that is checked.
                              "max.in.flight": 5 if self.idempotent else 1, "log_level": 0})
@@ -109,11 +114,11 @@ def run(broker: Broker, rounds: int, seed: int, say=print) -> dict[str, int]:
         thread.start()
     try:
         for number in range(rounds):
-            acknowledged = sum(len(a) for w in writers for a in w.acknowledged.values())
-            # Load must be running before the kill: some acknowledgements of this round.
+            # Load must be running before the kill: every writer gets on in every round.
+            wanted = [writer.count() + 50 for writer in writers]
             deadline = time.monotonic() + 60
-            while sum(len(a) for w in writers for a in w.acknowledged.values()) < acknowledged + 200:
-                assert time.monotonic() < deadline, f"no progress after restart {number}"
+            while any(writer.count() < count for writer, count in zip(writers, wanted)):
+                assert time.monotonic() < deadline, f"after restart {number} writers stand still: {[(w.index, w.idempotent, w.count(), w.partitions) for w in writers]}"
                 time.sleep(0.02)
             time.sleep(dice.random() * 0.5)
             broker.kill()
@@ -121,7 +126,7 @@ def run(broker: Broker, rounds: int, seed: int, say=print) -> dict[str, int]:
             broker.start()
             committed = committed_offset(broker)
             assert committed >= floors[-1], f"round {number}: the committed offset fell from {floors[-1]} to {committed}"
-            say(f"round {number + 1} of {rounds}: {sum(len(a) for w in writers for a in w.acknowledged.values())} acknowledged, committed {committed}")
+            say(f"round {number + 1} of {rounds}: {sum(w.count() for w in writers)} acknowledged, committed {committed}")
     finally:
         committer.stop.set()
         for writer in writers:
@@ -144,7 +149,7 @@ def committed_offset(broker: Broker) -> int:
 def check(broker: Broker, writers: list[Writer]) -> dict[str, int]:
     counts = {"sent": 0, "acknowledged": 0, "stored": 0, "repeated": 0}
     for writer in writers:
-        assert not writer.errors, writer.errors[:3]
+        assert not writer.errors, f"writer {writer.index} (idempotent: {writer.idempotent}): {len(writer.errors)} errors, first {writer.errors[:3]}"
         counts["sent"] += writer.sent
         for partition in writer.partitions:
             stored = read_partition(broker, partition)
