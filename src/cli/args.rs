@@ -81,8 +81,11 @@ pub struct ConfigArgs {
 #[derive(Args, Debug)]
 pub struct DumpLogArgs {
     /// Files ending in .log, .index, .timeindex, .txnindex, .snapshot or .checkpoint
-    #[arg(long, value_name = "FILES", value_delimiter = ',', required = true)]
+    #[arg(value_name = "FILE", required_unless_present = "listed")]
     pub files: Vec<PathBuf>,
+    /// The same, separated by commas, as kafka-dump-log takes them
+    #[arg(long = "files", value_name = "FILES", value_delimiter = ',')]
+    pub listed: Vec<PathBuf>,
     /// Print keys and values
     #[arg(long)]
     pub print_data_log: bool,

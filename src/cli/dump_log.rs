@@ -23,10 +23,11 @@ pub fn run(args: &DumpLogArgs) -> Result<(), String> {
         index_sanity_check: args.index_sanity_check,
         bytes_max: args.max_bytes.unwrap_or(u64::MAX),
     };
+    let files: Vec<_> = args.files.iter().chain(&args.listed).cloned().collect();
     let mut out = BufWriter::new(io::stdout().lock());
     let dumped = dump::dump(
         &RealDisk,
-        &args.files,
+        &files,
         &options,
         &mut out,
         &mut io::stderr().lock(),
