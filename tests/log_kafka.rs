@@ -611,9 +611,11 @@ fn answers_and_files_are_those_of_kafka() {
         script.move_high_watermark(end);
         script.say("high-watermark".into(), "ok");
         script.state();
+        let killed = script.theirs.parent().unwrap().with_extension("killed");
+        script.say(format!("copy {}", killed.join("t-0").display()), "ok");
         script.close();
         // Kafka takes our directory as its own, after a clean stop and after any other.
-        let last_state = script.commands.len() - 2;
+        let last_state = script.commands.len() - 3;
         let state = script.answers[last_state].clone();
         let start = script.log.log_start_checkpoint().unwrap_or(Offset(0));
         for how in ["clean", "unclean"] {
@@ -675,6 +677,17 @@ fn answers_and_files_are_those_of_kafka() {
             };
             let after = files(&script.theirs);
             same_files(&but(suffixes, &before), &but(suffixes, &after));
+        }
+        // Nor in what a killed Kafka leaves: its last indexes end in zeros.
+        let killed = script.theirs.parent().unwrap().with_extension("killed");
+        for recovery_point in [Offset(0), script.log.end_position().segment_base_offset] {
+            let start = script.log.log_start_checkpoint().unwrap_or(Offset(0));
+            let dir = killed.join("t-0");
+            let mut log = open(&dir, &script.pool, recovery_point, start, false);
+            assert_eq!(log.log_end_offset(), script.log.log_end_offset());
+            log.close().unwrap();
+            let but_logs = [".snapshot", "index"];
+            same_files(&but(&but_logs, &before), &but(&but_logs, &files(&dir)));
         }
         if seed % 4 == 0 {
             dumps_alike(&classpath, &script.ours);
