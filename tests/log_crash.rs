@@ -121,6 +121,10 @@ impl World {
     }
 
     fn flush(&mut self) {
+        if self.rng.one_in(4) {
+            self.flush_meanwhile();
+            return;
+        }
         let scope = match self.rng.one_in(2) {
             true => FlushScope::All,
             false => FlushScope::Rolled,
@@ -145,6 +149,31 @@ impl World {
         }
     }
 
+    /// A flush during which the log goes on.
+    fn flush_meanwhile(&mut self) {
+        let Some(work) = self.log.take_flush_work(FlushScope::All).unwrap() else {
+            return;
+        };
+        work.sync().unwrap();
+        let mut lowest = self.log.log_end_offset().0;
+        for _ in 0..self.rng.below(4) {
+            match self.rng.below(4) {
+                0 => self.truncate(),
+                1 => {
+                    self.log.roll(NOW).unwrap();
+                }
+                _ => self.append(),
+            }
+            lowest = lowest.min(self.log.log_end_offset().0);
+        }
+        self.log.on_flushed(work.up_to);
+        self.promised = self.promised.max(lowest);
+        assert!(self.log.recovery_point().0 <= lowest);
+        if self.rng.one_in(2) {
+            self.recovery_point = self.log.recovery_point();
+        }
+    }
+
     fn truncate(&mut self) {
         let end = self.log.log_end_offset().0;
         let at = (end - self.rng.below(12) as i64).max(0);
@@ -163,6 +192,10 @@ impl World {
     }
 
     fn reopen_clean(&mut self) {
+        if self.rng.one_in(3) {
+            // A flush that was begun and never ended.
+            self.log.take_flush_work(FlushScope::All).unwrap();
+        }
         let work = self.log.prepare_close().unwrap();
         work.sync().unwrap();
         self.log.on_flushed(work.up_to);
@@ -175,6 +208,7 @@ impl World {
         let (log, report) = self.open(true);
         assert_eq!(report, RecoveryReport::default());
         self.log = log;
+        self.promised = self.promised.min(self.log.log_end_offset().0);
         self.check();
     }
 
@@ -198,8 +232,11 @@ impl World {
             .filter(|at| !known.contains(at))
             .count();
         assert!(new <= report.gaps);
-        assert!(self.log.log_end_offset().0 >= self.promised);
+        // A log that was cut within a batch ends there in memory, but not on the disk.
+        let kept = self.held.range(..self.promised).next_back();
+        assert!(self.log.log_end_offset().0 >= kept.map_or(0, |(_, batch)| next_offset(batch)));
         self.held = found;
+        self.promised = self.promised.min(self.log.log_end_offset().0);
         self.recovery_point = self.recovery_point.min(self.log.recovery_point());
         self.check();
         self.follow_sequences();

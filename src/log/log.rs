@@ -110,6 +110,10 @@ pub enum FlushScope {
 #[derive(Debug, Default)]
 pub(super) struct Unsynced {
     pub epochs: Option<Arc<dyn File>>,
+    /// Those of the flush that is in flight. The log may be closed before it ends.
+    pub flushing: Vec<Arc<dyn File>>,
+    /// The lowest offset that the log was truncated to since that flush began.
+    pub flush_limit: Option<Offset>,
     /// Sealed indexes, snapshots, partition.metadata.
     pub others: Vec<Arc<dyn File>>,
     /// Files were created or renamed in the directory.

@@ -42,14 +42,10 @@ impl Log {
             FlushScope::All => self.log_end_offset,
             FlushScope::Rolled => self.active().base_offset().min(self.log_end_offset),
         };
-        let mut files: Vec<_> = self.unsynced.epochs.take().into_iter().collect();
+        // What an unfinished flush was to sync is still to be synced.
+        let mut files = std::mem::take(&mut self.unsynced.flushing);
+        files.extend(self.unsynced.epochs.take());
         files.append(&mut self.unsynced.others);
-        if up_to > self.recovery_point {
-            let first = self.segment_at(self.recovery_point).unwrap_or(0);
-            let segments = self.segments.range(first..);
-            let unflushed = segments.take_while(|segment| segment.base_offset() < up_to);
-            files.extend(unflushed.map(|segment| segment.file().clone()));
-        }
         if self.unsynced.names {
             files.push(self.open_dir(false)?);
             self.unsynced.names = false;
@@ -57,6 +53,14 @@ impl Log {
         if self.unsynced.dir_name {
             files.push(self.open_dir(true)?);
             self.unsynced.dir_name = false;
+        }
+        self.unsynced.flushing = files.clone();
+        self.unsynced.flush_limit = None;
+        if up_to > self.recovery_point {
+            let first = self.segment_at(self.recovery_point).unwrap_or(0);
+            let segments = self.segments.range(first..);
+            let unflushed = segments.take_while(|segment| segment.base_offset() < up_to);
+            files.extend(unflushed.map(|segment| segment.file().clone()));
         }
         if files.is_empty() {
             return Ok(None);
@@ -67,8 +71,10 @@ impl Log {
 
     /// All files of the work that reaches `up_to` have been synced.
     pub fn on_flushed(&mut self, up_to: Offset) {
-        // The log may have been truncated meanwhile.
-        let up_to = up_to.min(self.log_end_offset);
+        self.unsynced.flushing.clear();
+        // If the log was truncated meanwhile, what came after wasn't part of it.
+        let limit = self.unsynced.flush_limit.take();
+        let up_to = up_to.min(limit.unwrap_or(self.log_end_offset));
         self.recovery_point = self.recovery_point.max(up_to);
     }
 
@@ -237,7 +243,7 @@ impl Log {
             self.write_epochs()?;
         }
         recovery::rebuild_producers(self, now_ms)?;
-        self.sync_names()?;
+        self.end_truncation(self.log_end_offset)?;
         self.invariants();
         Ok(())
     }
@@ -273,11 +279,14 @@ impl Log {
         let removed = self.snapshots.retain(&*self.disk, |_| false);
         removed.map_err(LogError::io("removing snapshots of", &self.dir))?;
         self.snapshots.set_last(Offset(0));
-        self.sync_names()
+        self.end_truncation(offset)
     }
 
-    /// After a truncation: neither segments nor snapshots of what went may come back.
-    fn sync_names(&mut self) -> Result<(), LogError> {
+    /// After a truncation: neither segments nor snapshots of what went may come back, and
+    /// a flush in flight tells nothing of what will be appended.
+    fn end_truncation(&mut self, end: Offset) -> Result<(), LogError> {
+        let limit = self.unsynced.flush_limit.unwrap_or(end);
+        self.unsynced.flush_limit = Some(limit.min(end));
         let synced = self.disk.sync_dir(&self.dir);
         synced.map_err(LogError::io("syncing directory", &self.dir))?;
         self.unsynced.names = false;
