@@ -33,6 +33,7 @@ use crate::io::disk::RealDisk;
 use crate::io::{CoreHandle, Queue, Rt, run_core};
 use crate::mesh::{PortSeed, mesh};
 use crate::security::AllowAll;
+use crate::shard::load::Load;
 use crate::shard::messages::{ShardReply, ShardRequest};
 use crate::shard::{Node, Shard, background, serve_mesh};
 use cores::Plan;
@@ -96,6 +97,7 @@ pub fn run(
 
 /// What the cores of a node share.
 pub fn shared(config: NodeConfig, storage: &Storage, cores: usize) -> Arc<Node> {
+    let cores = u16::try_from(cores).expect("cores are bounded by the config");
     Arc::new(Node {
         id: storage.node_id,
         broker_epoch: AtomicI64::new(-1),
@@ -103,7 +105,8 @@ pub fn shared(config: NodeConfig, storage: &Storage, cores: usize) -> Arc<Node> 
         auto_create: settings::auto_create(&config),
         coordinator: settings::coordinator(&config),
         authorizer: Arc::new(AllowAll),
-        cores: u16::try_from(cores).expect("cores are bounded by the config"),
+        cores,
+        load: Load::new(cores),
         directories: storage.directories.clone(),
         config,
     })

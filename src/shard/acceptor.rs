@@ -1,12 +1,14 @@
 //! Accepts connections of one listener on one core. Every core listens on the same
-//! address with SO_REUSEPORT; each connection stays on the core that accepted it.
+//! address with SO_REUSEPORT; each connection goes to the data core that has fewest
+//! ([`load`](super::load)), before anything was received on it.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::messages::ListenerSpec;
-use super::{Shard, connection};
-use crate::io::{ListenOptions, Listener, Queue, local};
+use super::connection::{self, Arrival};
+use super::messages::{ListenerSpec, ShardRequest};
+use super::{Shard, load::Counted};
+use crate::io::{ListenOptions, Listener, Queue, Stream, local};
 
 /// Opens all listeners and serves them until the core stops. Fails at once if an address
 /// can't be had.
@@ -14,6 +16,15 @@ pub fn start_all(shard: &Rc<Shard>, listeners: &[ListenerSpec]) -> std::io::Resu
     listeners
         .iter()
         .try_for_each(|listener| start(shard, listener))
+}
+
+/// Serves a connection that another core hands over, from where that core left off.
+pub fn adopt(shard: &Rc<Shard>, arrival: Arrival) {
+    // A core that is stopping closes it by dropping it.
+    if !shard.rt().is_stopping() {
+        let serving = connection::serve(shard.clone(), arrival);
+        shard.rt().spawn(Queue::Request, serving);
+    }
 }
 
 fn start(shard: &Rc<Shard>, spec: &ListenerSpec) -> std::io::Result<()> {
@@ -38,13 +49,28 @@ async fn accept(shard: Rc<Shard>, listener: Listener, name: Arc<str>) {
         };
         match accepted {
             Ok((stream, _)) => {
-                let serving = connection::serve(shard.clone(), stream, name.clone());
-                rt.spawn(Queue::Request, serving);
+                let counted = shard.node().load.place(shard.core());
+                hand_over(&shard, stream, counted, name.clone()).await;
             }
             Err(error) => {
                 tracing::error!(core = %shard.core(), listener = %name, %error, "listener failed");
                 return;
             }
         }
+    }
+}
+
+async fn hand_over(shard: &Rc<Shard>, stream: Stream, counted: Counted, listener: Arc<str>) {
+    let core = counted.core();
+    // Nothing is under way on it yet, so this neither waits nor fails.
+    let Ok(stream) = stream.detach().await else {
+        return;
+    };
+    let arrival = Arrival::new(stream, counted, listener);
+    if core == shard.core() {
+        adopt(shard, arrival);
+    } else {
+        // When that core is gone the connection is closed with the message.
+        shard.post(core, ShardRequest::Adopt(Box::new(arrival)));
     }
 }

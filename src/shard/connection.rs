@@ -22,8 +22,9 @@ use bytes::{Buf, BytesMut};
 use tracing::debug;
 
 use super::Shard;
+use super::load::Counted;
 use super::processor::{self, Reply, Started};
-use crate::io::{SendQueue, Stream, local};
+use crate::io::{DetachedStream, SendQueue, Stream, local};
 
 /// Requests of one connection that are in flight at a time.
 const IN_FLIGHT_MAX: usize = 64;
@@ -50,8 +51,33 @@ pub enum Closed {
     Io(#[from] std::io::Error),
 }
 
+/// A connection on its way to the core that serves it.
+#[derive(Debug)]
+pub struct Arrival {
+    stream: DetachedStream,
+    counted: Counted,
+    /// Name of the listener that accepted it.
+    listener: Arc<str>,
+}
+
+impl Arrival {
+    pub fn new(stream: DetachedStream, counted: Counted, listener: Arc<str>) -> Arrival {
+        Arrival {
+            stream,
+            counted,
+            listener,
+        }
+    }
+}
+
 /// Serves a connection until it ends.
-pub async fn serve(shard: Rc<Shard>, stream: Stream, listener: Arc<str>) {
+pub async fn serve(shard: Rc<Shard>, arrival: Arrival) {
+    let Arrival {
+        stream,
+        counted: _counted,
+        listener,
+    } = arrival;
+    let stream = shard.rt().attach(stream);
     let peer = stream.peer_addr();
     let mut connection = Connection {
         received: BytesMut::new(),

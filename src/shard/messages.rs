@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use smallvec::SmallVec;
 
+use super::connection::Arrival;
 use super::operation::OperationId;
 use crate::base::{
     BrokerId, CoreId, ErrorCode, LeaderEpoch, Millis, Nanos, Offset, PartitionIndex,
@@ -42,6 +43,8 @@ pub enum ShardRequest {
     Controller(Box<ControllerRequest>),
     /// Opens these listeners; answered when connections are taken.
     Listen(Vec<ListenerSpec>),
+    /// Serves this connection from now on.
+    Adopt(Box<Arrival>),
     /// Offsets of all local partitions, for the checkpoint files.
     Checkpoints,
     /// Flush and close every log; the core serves no partition afterwards.

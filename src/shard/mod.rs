@@ -14,6 +14,7 @@ pub mod coordinators;
 pub mod fetch;
 pub mod fetch_session;
 pub mod flush;
+pub mod load;
 pub mod messages;
 pub mod operation;
 pub mod partition;
@@ -65,6 +66,8 @@ pub struct Node {
     pub authorizer: Arc<dyn Authorizer>,
     /// Data cores; the controller's core has the index after them.
     pub cores: u16,
+    /// Their open connections.
+    pub load: Arc<load::Load>,
     /// The log directories, by id.
     pub directories: Vec<Directory>,
 }
@@ -419,6 +422,10 @@ fn on_request(shard: &Rc<Shard>, request: ShardRequest, slot: ReplySlot<ShardRep
             slot.reply(ShardReply::Listening(acceptor::start_all(
                 shard, &listeners,
             )));
+        }
+        ShardRequest::Adopt(arrival) => {
+            acceptor::adopt(shard, *arrival);
+            slot.reply(ShardReply::Done);
         }
         ShardRequest::Checkpoints => {
             slot.reply(ShardReply::Checkpoints(background::checkpoints(shard)));
