@@ -38,7 +38,11 @@ const BY_ID_SINCE: i16 = 13;
 const NODE_ENDPOINTS_SINCE: i16 = 16;
 
 pub async fn handle(shard: Rc<Shard>, request: Request) -> Reply {
-    let Request { context, body } = request;
+    let Request {
+        context,
+        body,
+        traffic,
+    } = request;
     let body = body.freeze();
     let decoded = FetchRequest::decode(&mut Decoder::new(&body), context.api_version);
     drop(body);
@@ -72,6 +76,13 @@ pub async fn handle(shard: Rc<Shard>, request: Request) -> Reply {
         .map(|spec| resolve(&shard, &context, &image, spec))
         .collect();
     let answers = read(&shard, &context, &asked, &begun, &topics).await;
+    for (topic, answer) in topics.iter().zip(&answers) {
+        if answer.bytes > 0
+            && let Some(core) = topic.target.ok().and_then(|id| shard.owner(id))
+        {
+            traffic.count_bytes(core, answer.bytes as usize);
+        }
+    }
     let outcomes: Vec<FetchOutcome> = answers.iter().map(outcome).collect();
     let sent = shard.sessions().respond(&begun, &outcomes);
     match respond(&shard.image(), &context, &begun, &topics, answers, &sent) {

@@ -155,7 +155,7 @@ where
     R: Message,
     F: Future<Output = R>,
 {
-    let Request { context, body } = request;
+    let Request { context, body, .. } = request;
     let body = body.freeze();
     let decoded = match Q::decode(&mut Decoder::new(&body), context.api_version) {
         Ok(decoded) => decoded,

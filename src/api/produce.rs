@@ -36,7 +36,11 @@ const ACKS_NONE: i16 = 0;
 const ACKS_LEADER: i16 = 1;
 
 pub async fn handle(shard: Rc<Shard>, request: Request) -> Reply {
-    let Request { context, mut body } = request;
+    let Request {
+        context,
+        mut body,
+        traffic,
+    } = request;
     let plan = match Plan::of(&shard, &context, &body) {
         Ok(plan) => plan,
         Err(reason) => return Reply::Close(reason),
@@ -78,7 +82,7 @@ pub async fn handle(shard: Rc<Shard>, request: Request) -> Reply {
         version: context.api_version,
         partitions: admitted,
     };
-    for outcome in produce::scatter(&shard, part).await {
+    for outcome in produce::scatter(&shard, part, &traffic).await {
         let slot = outcome.slot as usize;
         outcomes[slot] = outcome;
     }

@@ -18,9 +18,11 @@ pub mod load;
 pub mod messages;
 pub mod operation;
 pub mod partition;
+pub mod pipeline;
 pub mod processor;
 pub mod produce;
 pub mod replicas;
+pub mod traffic;
 pub mod wait;
 
 use std::cell::{RefCell, RefMut};

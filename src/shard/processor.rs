@@ -15,6 +15,7 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::Shard;
+use super::traffic::Traffic;
 use crate::io::SendQueue;
 use crate::security::{Principal, RequestContext};
 use crate::wire::api_key::ApiKey;
@@ -34,6 +35,8 @@ pub struct Request {
     pub context: RequestContext,
     /// Everything behind the header; owned, so that batches are patched in place.
     pub body: BytesMut,
+    /// Where to count the records that it writes or reads.
+    pub traffic: Rc<Traffic>,
 }
 
 /// What becomes of a request.
@@ -94,7 +97,12 @@ pub enum Refusal {
 }
 
 /// Hands one frame to its handler.
-pub fn start(shard: &Rc<Shard>, peer: &Peer, mut frame: BytesMut) -> Result<Started, Refusal> {
+pub fn start(
+    shard: &Rc<Shard>,
+    peer: &Peer,
+    traffic: &Rc<Traffic>,
+    mut frame: BytesMut,
+) -> Result<Started, Refusal> {
     let (header, body_at) = RequestHeader::decode_borrowed(&frame)?;
     let api = shard
         .served(&peer.listener)
@@ -127,6 +135,7 @@ pub fn start(shard: &Rc<Shard>, peer: &Peer, mut frame: BytesMut) -> Result<Star
     let request = Request {
         context,
         body: frame,
+        traffic: traffic.clone(),
     };
     Ok(Started {
         barrier: !api.overlaps,

@@ -12,6 +12,7 @@ use super::Shard;
 use super::flush;
 use super::messages::{ProduceOutcome, ProducePart, ProducePartition, ShardReply, ShardRequest};
 use super::partition::Wakes;
+use super::traffic::Traffic;
 use super::wait::Wait;
 use crate::base::{CoreId, ErrorCode, LeaderEpoch, Nanos, Offset, TopicIdPartition};
 use crate::io::local::or_deadline;
@@ -21,7 +22,11 @@ const ACKS_ALL: i16 = -1;
 
 /// Appends on all owning cores and returns the outcomes in no particular order. Partitions
 /// that no core owns have no outcome.
-pub async fn scatter(shard: &Rc<Shard>, part: ProducePart) -> Vec<ProduceOutcome> {
+pub async fn scatter(
+    shard: &Rc<Shard>,
+    part: ProducePart,
+    traffic: &Traffic,
+) -> Vec<ProduceOutcome> {
     let ProducePart {
         acks,
         deadline,
@@ -31,7 +36,11 @@ pub async fn scatter(shard: &Rc<Shard>, part: ProducePart) -> Vec<ProduceOutcome
     let mut local = Vec::new();
     let mut remote: Vec<(CoreId, Vec<ProducePartition>)> = Vec::new();
     for partition in partitions {
-        match shard.owner(partition.partition) {
+        let owner = shard.owner(partition.partition);
+        if let Some(core) = owner {
+            traffic.count_bytes(core, partition.records.len());
+        }
+        match owner {
             None => {}
             Some(core) if core == shard.core() => local.push(partition),
             Some(core) => match remote.iter_mut().find(|(owner, _)| *owner == core) {
