@@ -149,7 +149,7 @@ impl Connection {
             stream,
             counted,
             received,
-            pipeline: Pipeline::new(),
+            pipeline: Pipeline::default(),
             out: SendQueue::new(),
             traffic: Rc::new(Traffic::after_moves(moves)),
             holds_buffers: true,

@@ -43,8 +43,8 @@ enum State {
     Finished(Reply),
 }
 
-impl Pipeline {
-    pub fn new() -> Pipeline {
+impl Default for Pipeline {
+    fn default() -> Pipeline {
         Pipeline {
             requests: VecDeque::new(),
             barriers: 0,
@@ -53,7 +53,9 @@ impl Pipeline {
             expected_bytes: FIRST_REPLY_BYTES,
         }
     }
+}
 
+impl Pipeline {
     pub fn is_empty(&self) -> bool {
         self.requests.is_empty()
     }
@@ -124,7 +126,7 @@ impl Pipeline {
 
     /// Drops all requests; those that run are given up.
     pub fn clear(&mut self) {
-        *self = Pipeline::new();
+        *self = Pipeline::default();
     }
 
     /// Gives memory back when there is no request.
@@ -179,7 +181,7 @@ mod tests {
 
     #[test]
     fn finished_replies_that_nobody_takes_stop_new_requests() {
-        let mut pipeline = Pipeline::new();
+        let mut pipeline = Pipeline::default();
         let mut started = 0;
         while pipeline.may_start(0) {
             pipeline.start(finished(1 << 20));
@@ -193,7 +195,7 @@ mod tests {
 
     #[test]
     fn requests_that_run_count_as_much_as_the_replies_before_them() {
-        let mut pipeline = Pipeline::new();
+        let mut pipeline = Pipeline::default();
         let running = || Started {
             barrier: false,
             future: Box::pin(std::future::pending()),
@@ -221,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_barrier_runs_alone_and_replies_keep_their_order() {
-        let mut pipeline = Pipeline::new();
+        let mut pipeline = Pipeline::default();
         let (answer, answered) = oneshot::<()>();
         pipeline.start(Started {
             barrier: false,
