@@ -24,6 +24,7 @@ use crate::shard::fetch_session::{
 };
 use crate::shard::messages::{FetchAnswer, FetchPartition, FetchRead};
 use crate::shard::processor::{Reply, Request};
+use crate::shard::session_moves;
 use crate::wire::codec::{Decoder, EncodeError, Message};
 use crate::wire::fetch_encoder::{FetchEncoder, FetchHead, Piece};
 use crate::wire::messages::FetchRequest;
@@ -62,10 +63,7 @@ pub async fn handle(shard: Rc<Shard>, request: Request) -> Reply {
         return failed(&context, ErrorCode::CLUSTER_AUTHORIZATION_FAILED);
     }
     let session = session_request(request, &context, asked.replica);
-    let begun = shard
-        .sessions()
-        .begin(session, shard.rt().now(), &mut shard.rt().rng());
-    let begun = match begun {
+    let begun = match session_moves::begin(&shard, session).await {
         Ok(begun) => begun,
         Err(error) => return failed(&context, error),
     };

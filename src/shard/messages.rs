@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use smallvec::SmallVec;
 
 use super::connection::Arrival;
+use super::fetch_session::{Session, SessionCall};
 use super::operation::OperationId;
 use crate::base::{
     BrokerId, CoreId, ErrorCode, LeaderEpoch, Millis, Nanos, Offset, PartitionIndex,
@@ -43,6 +44,8 @@ pub enum ShardRequest {
     Controller(Box<ControllerRequest>),
     /// Opens these listeners; answered when connections are taken.
     Listen(Vec<ListenerSpec>),
+    /// Who has a fetch session, and who is to have it.
+    Session(SessionCall),
     /// Serves this connection from now on.
     Adopt(Box<Arrival>),
     /// Offsets of all local partitions, for the checkpoint files.
@@ -59,6 +62,8 @@ pub enum ShardReply {
     Controller(Box<ControllerResponse>),
     Listening(std::io::Result<()>),
     Checkpoints(Vec<PartitionCheckpoint>),
+    /// None when there is none.
+    Session(Option<Box<Session>>),
 }
 
 impl PartitionReply {

@@ -22,6 +22,7 @@ pub mod pipeline;
 pub mod processor;
 pub mod produce;
 pub mod replicas;
+pub mod session_moves;
 pub mod traffic;
 pub mod wait;
 
@@ -425,6 +426,7 @@ fn on_request(shard: &Rc<Shard>, request: ShardRequest, slot: ReplySlot<ShardRep
                 shard, &listeners,
             )));
         }
+        ShardRequest::Session(call) => session_moves::serve(shard, call, slot),
         ShardRequest::Adopt(arrival) => {
             acceptor::adopt(shard, *arrival);
             slot.reply(ShardReply::Done);
