@@ -89,7 +89,7 @@ fn moving_connections_of_pipelining_producers_lose_and_reorder_nothing() {
     assert!(moves >= (PRODUCERS as u64) * u64::from(PHASES - 1));
     let mut client = shards.connect();
     for partition in 0..CORES as i32 {
-        let mut next = vec![0; PRODUCERS];
+        let mut next = [0; PRODUCERS];
         for value in client.read_all(partition).values() {
             let text = std::str::from_utf8(value).expect("text");
             let Some((number, sequence)) = text.split_once(':') else {

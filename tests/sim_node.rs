@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use ottla::base::{ErrorCode, Rng};
+use ottla::base::{CoreId, ErrorCode, Rng};
 use ottla::config::load;
 use ottla::io::local::oneshot;
 use ottla::io::{Queue, Rt, SendQueue, Stream};
@@ -19,6 +19,7 @@ use ottla::node::lifecycle::{self, Life};
 use ottla::node::listeners::BoundListener;
 use ottla::node::{self, storage};
 use ottla::record::{BatchBuilder, BatchParams, batch::Batches, records};
+use ottla::shard::Node;
 use ottla::sim::{self, NodeId, Sim};
 use ottla::wire::ApiKey;
 use ottla::wire::codec::{Decoder, Message};
@@ -39,6 +40,14 @@ const TOPIC: &str = "t";
 
 /// Boots the node on its disk and gives the message of its start.
 fn boot(sim: &Sim, server: NodeId) -> mpsc::Receiver<Result<(), node::StartError>> {
+    boot_node(sim, server).0
+}
+
+/// The same, with what the node's cores share.
+fn boot_node(
+    sim: &Sim,
+    server: NodeId,
+) -> (mpsc::Receiver<Result<(), node::StartError>>, Arc<Node>) {
     let ip = sim.ip(server);
     let properties = format!(
         "process.roles=broker,controller\nnode.id=1\nlog.dirs=/data\n\
@@ -86,7 +95,7 @@ fn boot(sim: &Sim, server: NodeId) -> mpsc::Receiver<Result<(), node::StartError
         Queue::Request,
         lifecycle::run(controller.clone(), last, life),
     );
-    starting
+    (starting, shared)
 }
 
 /// A connection that asks one thing at a time.
@@ -119,6 +128,17 @@ impl Client {
         version: i16,
         request: &Q,
     ) -> std::io::Result<R> {
+        self.send(api, version, request).await?;
+        let id = self.correlation_id;
+        self.answer(api, version, id).await
+    }
+
+    async fn send<Q: Message>(
+        &mut self,
+        api: ApiKey,
+        version: i16,
+        request: &Q,
+    ) -> std::io::Result<()> {
         self.correlation_id += 1;
         let mut frame = BytesMut::new();
         frame.put_i32(0);
@@ -128,11 +148,19 @@ impl Client {
         frame[..4].copy_from_slice(&size.to_be_bytes());
         let mut out = SendQueue::new();
         out.push_bytes(frame.freeze());
-        self.stream.send(&mut out).await?;
+        self.stream.send(&mut out).await
+    }
+
+    async fn answer<R: Message>(
+        &mut self,
+        api: ApiKey,
+        version: i16,
+        to: i32,
+    ) -> std::io::Result<R> {
         let response = self.frame().await?;
         let mut decoder = Decoder::new(&response);
         let id = decode_response_header(&mut decoder, api, version).unwrap();
-        assert_eq!(id, self.correlation_id);
+        assert_eq!(id, to);
         Ok(R::decode(&mut decoder, version).unwrap())
     }
 
@@ -179,21 +207,7 @@ impl Client {
 
     /// Produces one record with acks=all; its offset.
     async fn produce(&mut self, partition: i32, value: &[u8]) -> std::io::Result<i64> {
-        let mut batch = BatchBuilder::new(BatchParams::default());
-        batch.append(1_000, None, Some(value), &[]);
-        let request = ProduceRequest {
-            acks: -1,
-            timeout_ms: 10_000,
-            topic_data: vec![TopicProduceData {
-                name: TOPIC.to_owned(),
-                partition_data: vec![PartitionProduceData {
-                    index: partition,
-                    records: Some(batch.finish()),
-                }],
-                ..Default::default()
-            }],
-            ..Default::default()
-        };
+        let request = produce_request(partition, value);
         loop {
             let response: ProduceResponse = self.ask(ApiKey::Produce, 9, &request).await?;
             let answer = &response.responses[0].partition_responses[0];
@@ -248,6 +262,24 @@ impl Client {
                 return found;
             }
         }
+    }
+}
+
+fn produce_request(partition: i32, value: &[u8]) -> ProduceRequest {
+    let mut batch = BatchBuilder::new(BatchParams::default());
+    batch.append(1_000, None, Some(value), &[]);
+    ProduceRequest {
+        acks: -1,
+        timeout_ms: 10_000,
+        topic_data: vec![TopicProduceData {
+            name: TOPIC.to_owned(),
+            partition_data: vec![PartitionProduceData {
+                index: partition,
+                records: Some(batch.finish()),
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
     }
 }
 
@@ -393,6 +425,101 @@ fn survive(flush: Flush) {
     }
     println!("{flush:?}: {seeds} seeds: {kills} kills, {acknowledged} acknowledged records found");
     assert!(acknowledged > 20 * seeds as usize, "the producers got on");
+}
+
+/// Pipelines to one partition after another; the offsets that were given, by partition.
+async fn produce_in_phases(rt: Rt, at: SocketAddr, number: i32) -> BTreeMap<i32, Vec<i64>> {
+    const PHASES: i32 = 4;
+    let mut client = Client::connect(&rt, at).await;
+    let mut given: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
+    for phase in 0..PHASES {
+        let partition = (number + phase) % PARTITIONS;
+        let count = (64 << phase) * 2;
+        let first = client.correlation_id + 1;
+        let before = given.entry(partition).or_default().len();
+        let mut answered = 0;
+        for n in 0..count {
+            let value = format!("{number}:{}", before + n);
+            let request = produce_request(partition, value.as_bytes());
+            let sent = client.send(ApiKey::Produce, 9, &request).await;
+            sent.expect("nothing is cut here");
+            // So many in flight, until the last.
+            let pipelined = if n + 1 == count {
+                0
+            } else {
+                rt.rng().below(12) as usize
+            };
+            while n + 1 - answered > pipelined {
+                let id = first + answered as i32;
+                let response: ProduceResponse = client
+                    .answer(ApiKey::Produce, 9, id)
+                    .await
+                    .expect("nothing is cut here");
+                let answer = &response.responses[0].partition_responses[0];
+                assert_eq!((answer.index, answer.error_code), (partition, 0));
+                answered += 1;
+                given.entry(partition).or_default().push(answer.base_offset);
+            }
+        }
+    }
+    given
+}
+
+#[test]
+fn connections_move_between_cores_and_nothing_is_lost_or_reordered() {
+    for seed in 1..=4 {
+        let moves = sim::run(seed, |sim| {
+            let server = sim.add_node(DATA_CORES + 1);
+            let clients = sim.add_node(1);
+            let rt = sim.boot(clients).remove(0);
+            let at = SocketAddr::new(sim.ip(server), PORT);
+            let (_starting, node) = boot_node(sim, server);
+            check_or_create(sim, &rt, at, Some(Flush::Never), &Rc::default());
+            let task_rt = rt.clone();
+            sim.block_on(&rt, Duration::from_secs(600), async move {
+                let rt = task_rt;
+                let mut client = Client::connect(&rt, at).await;
+                for partition in 0..PARTITIONS {
+                    client.produce(partition, b"first").await.expect("it leads");
+                }
+                let mut producers = Vec::new();
+                for number in 0..3 {
+                    let (done, finished) = oneshot();
+                    let task_rt = rt.clone();
+                    rt.spawn(Queue::Request, async move {
+                        let given = produce_in_phases(task_rt, at, number).await;
+                        assert!(done.send(given).is_ok(), "it is awaited");
+                    });
+                    producers.push(finished);
+                }
+                let mut given = Vec::new();
+                for finished in producers {
+                    given.push(finished.await.expect("a producer ran to its end"));
+                }
+                for partition in 0..PARTITIONS {
+                    let found = client.read_all(partition).await;
+                    let offsets = |of: &BTreeMap<i32, Vec<i64>>| {
+                        of.get(&partition).cloned().unwrap_or_default()
+                    };
+                    let count: usize = given.iter().map(|of| offsets(of).len()).sum();
+                    assert_eq!(found.len(), count + 1, "nothing lost, nothing twice");
+                    for (number, of) in given.iter().enumerate() {
+                        for (sequence, offset) in offsets(of).iter().enumerate() {
+                            let value = format!("{number}:{sequence}");
+                            assert_eq!(found[offset], value.as_bytes(), "in order");
+                        }
+                        assert!(offsets(of).is_sorted());
+                    }
+                }
+            });
+            let cores = 0..DATA_CORES as u16;
+            cores
+                .map(|core| node.load.moved_here(CoreId(core)))
+                .sum::<u64>()
+        });
+        println!("seed {seed}: {moves} moves");
+        assert!(moves > 2, "seed {seed}: {moves} moves");
+    }
 }
 
 #[test]
