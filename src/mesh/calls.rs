@@ -13,6 +13,9 @@ use slab::Slab;
 #[error("the other core did not answer")]
 pub struct Gone;
 
+/// In a request whose reply nobody waits for: it has no entry among the calls.
+pub(super) const POSTED: u32 = u32::MAX;
+
 /// Calls to one core, from `call` until both the reply has come and the caller has it.
 pub(super) struct Calls<R>(RefCell<Slab<State<R>>>);
 
@@ -30,11 +33,16 @@ impl<R> Calls<R> {
 
     pub(super) fn add(&self) -> u32 {
         let key = self.0.borrow_mut().insert(State::Waiting(None));
-        u32::try_from(key).expect("fewer than 2^32 calls")
+        let call = u32::try_from(key).expect("fewer than 2^32 calls");
+        assert_ne!(call, POSTED, "fewer than 2^32 calls");
+        call
     }
 
     /// A reply has come.
     pub(super) fn answer(&self, call: u32, answer: Option<R>) {
+        if call == POSTED {
+            return;
+        }
         let key = call as usize;
         let (waker, unwanted) = {
             let mut calls = self.0.borrow_mut();
@@ -80,11 +88,6 @@ impl<R> Calls<R> {
         for call in waiting {
             self.answer(call, None);
         }
-    }
-
-    pub(super) fn has_unanswered(&self) -> bool {
-        let calls = self.0.borrow();
-        calls.iter().any(|(_, s)| !matches!(s, State::Answered(_)))
     }
 }
 

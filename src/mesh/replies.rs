@@ -5,7 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::calls::Calls;
-use super::{Bells, Reply, ring};
+use super::ring::Sender;
+use super::{Reply, Signals};
 use crate::base::CoreId;
 use crate::io::Rt;
 
@@ -13,24 +14,39 @@ use crate::io::Rt;
 pub(super) struct Replies<R> {
     rt: Rt,
     /// By core; at the own index none, and once this core has ended none at all.
-    lanes: RefCell<Vec<Option<rtrb::Producer<Reply<R>>>>>,
+    lanes: RefCell<Vec<Option<Lane<R>>>>,
     /// Calls of this core to itself.
     own: Rc<Calls<R>>,
-    bells: Arc<Bells>,
+    signals: Arc<Signals>,
+}
+
+/// The way of the replies to one core. When it is dropped, that core gives up on this one.
+pub(super) struct Lane<R> {
+    pub(super) sender: Sender<Reply<R>>,
+    pub(super) from: CoreId,
+    pub(super) to: CoreId,
+    pub(super) signals: Arc<Signals>,
+}
+
+impl<R> Drop for Lane<R> {
+    fn drop(&mut self) {
+        self.sender.end();
+        self.signals.ready[self.to.index()].set(self.from.index());
+    }
 }
 
 impl<R> Replies<R> {
     pub(super) fn new(
         rt: Rt,
-        lanes: Vec<Option<rtrb::Producer<Reply<R>>>>,
+        lanes: Vec<Option<Lane<R>>>,
         own: Rc<Calls<R>>,
-        bells: Arc<Bells>,
+        signals: Arc<Signals>,
     ) -> Rc<Replies<R>> {
         Rc::new(Replies {
             rt,
             lanes: RefCell::new(lanes),
             own,
-            bells,
+            signals,
         })
     }
 
@@ -44,25 +60,19 @@ impl<R> Replies<R> {
             let Some(Some(lane)) = lanes.get_mut(to.index()) else {
                 return;
             };
-            if lane.is_abandoned() {
-                return;
-            }
-            let pushed = lane.push(Reply { call, answer });
+            let pushed = lane.sender.push(Reply { call, answer });
             assert!(pushed.is_ok(), "a reply's place is reserved by its request");
         }
-        ring(&self.rt, &self.bells, to);
+        self.signals.tell(&self.rt, to);
     }
 
     /// Ends all lanes: the others give up what they have asked this core.
     pub(super) fn close(&self) {
         let lanes = self.lanes.take();
-        let others: Vec<CoreId> = (0..lanes.len())
-            .filter(|&index| lanes[index].is_some())
-            .map(|index| CoreId(index as u16))
-            .collect();
+        let others: Vec<CoreId> = lanes.iter().flatten().map(|lane| lane.to).collect();
         drop(lanes);
         for core in others {
-            ring(&self.rt, &self.bells, core);
+            self.signals.ring(&self.rt, core);
         }
     }
 }

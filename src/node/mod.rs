@@ -31,7 +31,7 @@ use crate::base::{BrokerId, Rng};
 use crate::config::NodeConfig;
 use crate::io::disk::RealDisk;
 use crate::io::{CoreHandle, Queue, Rt, run_core};
-use crate::mesh::{PortSeed, mesh};
+use crate::mesh::{PortSeed, mesh_within};
 use crate::security::AllowAll;
 use crate::shard::load::Load;
 use crate::shard::messages::{ShardReply, ShardRequest};
@@ -41,8 +41,9 @@ use lifecycle::Life;
 use listeners::BoundListener;
 use storage::Storage;
 
-/// Calls that may be under way between two cores at a time.
-const MESH_CAPACITY: usize = 1024;
+/// Memory that the rings between all cores together may take. For 256 cores that is enough
+/// for some twenty requests in each ring, up to 40 cores for the longest there are.
+const MESH_BYTES: usize = 256 << 20;
 
 /// What a person wants to know of a node that serves.
 #[derive(Clone, Debug)]
@@ -114,7 +115,7 @@ pub fn shared(config: NodeConfig, storage: &Storage, cores: usize) -> Arc<Node> 
 
 /// The mesh between the data cores and, as the last one, the controller's.
 pub fn wire_up(cores: usize) -> Vec<PortSeed<ShardRequest, ShardReply>> {
-    mesh(cores + 1, MESH_CAPACITY)
+    mesh_within(cores + 1, MESH_BYTES)
 }
 
 /// The threads of a node.

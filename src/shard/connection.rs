@@ -9,8 +9,8 @@
 //! starts nothing new until all is answered and sent, then the socket and what was received
 //! of it go over as an [`Arrival`], and that core goes on where this one left off.
 //!
-//! Invariants: the socket is not read beyond what the pipeline takes; the receive buffer
-//! grows with the bytes that arrived, never with the size that a frame claims; an idle
+//! Invariants: the socket is not read beyond what the pipeline takes, nor while calls of
+//! this core to others stand in line; the receive buffer grows with the bytes that arrived, never with the size that a frame claims; an idle
 //! connection holds no buffers.
 
 use std::future::{Future, pending, poll_fn};
@@ -127,6 +127,8 @@ enum Event {
     Finished,
     Sent(std::io::Result<()>),
     Received(std::io::Result<usize>),
+    /// No call to another core stands in line any more.
+    Uncongested,
     Stopping,
 }
 
@@ -180,7 +182,7 @@ impl Connection {
                 continue;
             }
             match self.next_event().await {
-                Ok(Event::Finished | Event::Sent(Ok(()))) => {}
+                Ok(Event::Finished | Event::Sent(Ok(())) | Event::Uncongested) => {}
                 Ok(Event::Received(Ok(0))) => return End::Closed(Closed::ByPeer),
                 Ok(Event::Received(Ok(_))) => self.holds_buffers = true,
                 Ok(Event::Sent(Err(error)) | Event::Received(Err(error))) => {
@@ -208,7 +210,9 @@ impl Connection {
     }
 
     fn may_start(&self) -> bool {
-        self.ending.is_none() && self.pipeline.may_start(self.out.len_bytes())
+        self.ending.is_none()
+            && !self.shard.is_congested()
+            && self.pipeline.may_start(self.out.len_bytes())
     }
 
     /// Takes the finished replies at the front to be sent, when all before are sent.
@@ -314,6 +318,8 @@ impl Connection {
                 pending().await
             }
         });
+        let congested = shard.is_congested();
+        let mut uncongested = pin!(shard.uncongested());
         let mut stopping = pin!(shard.rt().stopping());
         let event = poll_fn(|context| {
             // The requests run while a full socket keeps us from sending.
@@ -327,6 +333,9 @@ impl Connection {
             if let Poll::Ready(result) = receive.as_mut().poll(context) {
                 return Poll::Ready(Event::Received(result));
             }
+            if congested && uncongested.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Event::Uncongested);
+            }
             stopping.as_mut().poll(context).map(|()| Event::Stopping)
         });
         match at {
@@ -339,7 +348,8 @@ impl Connection {
     /// waiting.
     fn patience(&self) -> Option<Duration> {
         let network = &self.shard.node().config.network;
-        if !self.pipeline.is_empty() && self.out.is_empty() {
+        let ours = !self.pipeline.is_empty() || self.shard.is_congested();
+        if ours && self.out.is_empty() {
             return None;
         }
         let limit = u64::try_from(network.connections_max_idle_ms).ok();

@@ -90,7 +90,9 @@ impl Shard {
     async fn long_call(&self, core: crate::base::CoreId, call: LongCall) -> Option<LongReply> {
         let (operation, answer) = self.operations.answer();
         let guard = EndOnDrop(self, operation);
-        let sent = self.call(core, ShardRequest::Long(operation, call)).await;
+        let sent = self
+            .call(core, ShardRequest::Long(operation, Box::new(call)))
+            .await;
         let reply = match sent {
             Ok(ShardReply::Done) => answer.await.ok(),
             _ => None,

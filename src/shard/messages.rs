@@ -36,8 +36,8 @@ pub enum ShardRequest {
     /// Short calls on partitions, by their slot in the caller's request.
     Partitions(Vec<(u32, TopicIdPartition, PartitionCall)>),
     /// A call that may take long: acknowledged now, answered by [`ShardRequest::LongDone`].
-    Long(OperationId, LongCall),
-    LongDone(OperationId, LongReply),
+    Long(OperationId, Box<LongCall>),
+    LongDone(OperationId, Box<LongReply>),
     /// The new image; answered when the core uses it.
     Publish(Arc<Published>),
     /// For the controller's core.

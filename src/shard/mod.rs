@@ -242,13 +242,19 @@ impl Shard {
         self.port.call(core, request)
     }
 
+    /// Whether calls of this core stand in line: no more requests should be begun.
+    pub fn is_congested(&self) -> bool {
+        self.port.is_congested()
+    }
+
+    /// Waits until no call of this core stands in line.
+    pub async fn uncongested(&self) {
+        self.port.uncongested().await;
+    }
+
     /// A message whose answer nobody waits for.
     pub fn post(&self, core: CoreId, request: ShardRequest) {
-        let call = self.port.call(core, request);
-        self.rt.spawn(Queue::Request, async move {
-            // A core that is gone has nothing left to be told.
-            let _ = call.await;
-        });
+        self.port.post(core, request);
     }
 
     /// A request to the controller; nothing if it is not there.
@@ -409,12 +415,13 @@ fn on_request(shard: &Rc<Shard>, request: ShardRequest, slot: ReplySlot<ShardRep
             slot.reply(ShardReply::Done);
             let shard = shard.clone();
             shard.rt.clone().spawn(Queue::Request, async move {
-                let reply = coordinators::serve(&shard, call).await;
-                shard.post(operation.core, ShardRequest::LongDone(operation, reply));
+                let reply = coordinators::serve(&shard, *call).await;
+                let done = ShardRequest::LongDone(operation, Box::new(reply));
+                shard.post(operation.core, done);
             });
         }
         ShardRequest::LongDone(operation, reply) => {
-            shard.operations.complete(operation, reply);
+            shard.operations.complete(operation, *reply);
             slot.reply(ShardReply::Done);
         }
         ShardRequest::Publish(published) => {
