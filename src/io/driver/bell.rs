@@ -8,13 +8,15 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+
+use super::sleep::SleepFlag;
 
 /// What other threads may know of a core: whether it sleeps, how to wake it, and whether
 /// it was asked to stop.
 #[derive(Debug)]
 pub struct Bell {
-    sleeping: AtomicBool,
+    sleeping: SleepFlag,
     /// Descriptor of the core's ring; -1 before it stands and after it is gone.
     ring: AtomicI32,
     /// A second descriptor of that ring, so that its number isn't reused while somebody
@@ -36,7 +38,7 @@ impl Bell {
             OwnedFd::from_raw_fd(fd)
         };
         Ok(Bell {
-            sleeping: AtomicBool::new(false),
+            sleeping: SleepFlag::new(),
             ring: AtomicI32::new(-1),
             ring_kept: OnceLock::new(),
             stop: AtomicBool::new(false),
@@ -47,7 +49,7 @@ impl Bell {
     /// For a core that never sleeps in a ring.
     pub(in crate::io) fn without_ring() -> Bell {
         Bell {
-            sleeping: AtomicBool::new(false),
+            sleeping: SleepFlag::new(),
             ring: AtomicI32::new(-1),
             ring_kept: OnceLock::new(),
             stop: AtomicBool::new(false),
@@ -90,22 +92,17 @@ impl Bell {
 
     /// The core is about to sleep. It must look for work once more after this.
     pub(super) fn fall_asleep(&self) {
-        self.sleeping.store(true, Ordering::SeqCst);
-        // Pairs with the fence in `sleeper`.
-        fence(Ordering::SeqCst);
+        self.sleeping.fall_asleep();
     }
 
     pub(super) fn wake_up(&self) {
-        self.sleeping.store(false, Ordering::SeqCst);
+        self.sleeping.wake_up();
     }
 
     /// The ring to be rung, if the core sleeps and nobody else is ringing it. What it is
     /// to find must have been pushed before.
     pub(super) fn sleeper(&self) -> Option<RawFd> {
-        // Pairs with the fence in `fall_asleep`: either we see that it sleeps, or it sees
-        // what was pushed.
-        fence(Ordering::SeqCst);
-        if !self.sleeping.load(Ordering::Relaxed) || !self.sleeping.swap(false, Ordering::AcqRel) {
+        if !self.sleeping.take() {
             return None;
         }
         let ring = self.ring.load(Ordering::Relaxed);
