@@ -1,24 +1,27 @@
 //! A peer that asks and doesn't read: the node holds a bounded amount for it, serves others
 //! meanwhile, and notices when it goes. Alone in its process, for it measures memory.
 
+#[path = "support/live_bytes.rs"]
+mod live_bytes;
 #[path = "support/shards.rs"]
 mod shards;
 
 use std::io::Write;
 use std::time::Duration;
 
+use live_bytes::{live_bytes, resident_bytes};
 use ottla::wire::ApiKey;
 use shards::{Shards, fetch, values, wait_until};
 
 const REQUESTS: usize = 20_000;
 /// What one connection may hold: unsent replies, a response over that, and buffers; the
 /// rest is for the allocator and what else happens in the process.
-const GROWTH_MAX: usize = 12 << 20;
+const GROWTH_MAX: isize = 12 << 20;
 
-fn resident_bytes() -> usize {
-    let status = std::fs::read_to_string("/proc/self/statm").expect("Linux");
-    let pages = status.split(' ').nth(1).expect("the resident pages");
-    pages.parse::<usize>().expect("a number") * 4096
+fn assert_growth((live, resident): (isize, isize)) {
+    let (live, resident) = (live_bytes() - live, resident_bytes() - resident);
+    println!("{live} bytes more, {resident} resident");
+    assert!(live < GROWTH_MAX && resident < GROWTH_MAX);
 }
 
 #[test]
@@ -33,7 +36,7 @@ fn a_peer_that_does_not_read_takes_bounded_memory_and_loses_nothing() {
     }
 
     // Large answers: nobody reads them, and the connection ends with its peer.
-    let before = resident_bytes();
+    let before = (live_bytes(), resident_bytes());
     let mut deaf = shards.connect();
     let timeout = Some(Duration::from_millis(500));
     deaf.stream.set_write_timeout(timeout).expect("a socket");
@@ -45,9 +48,8 @@ fn a_peer_that_does_not_read_takes_bounded_memory_and_loses_nothing() {
         }
         taken += 1;
     }
-    let growth = resident_bytes().saturating_sub(before);
-    println!("{taken} large requests were taken, {growth} bytes more");
-    assert!(growth < GROWTH_MAX, "{growth} bytes");
+    println!("{taken} large requests were taken");
+    assert_growth(before);
     producer.send_produce(0, b"others go on");
     producer.produced().expect("it was appended");
     assert!(producer.read_all(0).len() > 16);
@@ -62,7 +64,7 @@ fn a_peer_that_does_not_read_takes_bounded_memory_and_loses_nothing() {
     let requests: Vec<_> = (0..REQUESTS)
         .map(|n| late.frame(ApiKey::Fetch, 12, &fetch(n as i32 % 2, 0, 100, (0, -1))))
         .collect();
-    let before = resident_bytes();
+    let before = (live_bytes(), resident_bytes());
     let (written, peak) = std::sync::mpsc::channel();
     let writing = std::thread::spawn(move || {
         for request in requests {
@@ -72,9 +74,7 @@ fn a_peer_that_does_not_read_takes_bounded_memory_and_loses_nothing() {
     });
     // Until nothing more is taken.
     while peak.recv_timeout(Duration::from_millis(500)).is_ok() {}
-    let growth = resident_bytes().saturating_sub(before);
-    println!("20,000 small requests: {growth} bytes more");
-    assert!(growth < GROWTH_MAX, "{growth} bytes");
+    assert_growth(before);
     assert_eq!(late.unanswered(), REQUESTS as i32);
     while late.unanswered() > 0 {
         assert_eq!(values(&late.fetched())[0].1, b"first");
