@@ -5,7 +5,9 @@
 mod shards;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use ottla::base::Rng;
 use ottla::wire::ApiKey;
 use ottla::wire::messages::{FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse};
 use shards::{Shards, fetch, values, wait_until};
@@ -171,5 +173,60 @@ fn a_fetch_session_is_used_by_connections_on_any_core() {
             client.fetched().error_code == 70
         })
     });
+    shards.stop();
+}
+
+#[test]
+fn connections_that_fight_for_sessions_are_all_answered() {
+    const ROUNDS: i32 = 400;
+    let shards = Shards::start(CORES);
+    let mut first = shards.connect();
+    let ids: Vec<i32> = (0..CORES as i32)
+        .map(|partition| {
+            first.send(ApiKey::Fetch, 12, &fetch(partition, 0, 1 << 20, (0, 0)));
+            first.fetched().session_id
+        })
+        .collect();
+    let answered: Vec<BTreeMap<i16, u32>> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..2 * CORES as u64)
+            .map(|seed| {
+                let (shards, ids) = (&shards, &ids);
+                scope.spawn(move || {
+                    let mut rng = Rng::new(seed);
+                    let mut client = shards.connect();
+                    let timeout = Some(Duration::from_secs(60));
+                    client.stream.set_read_timeout(timeout).expect("a socket");
+                    let mut answered = BTreeMap::new();
+                    let mut epochs = BTreeMap::new();
+                    for round in 0..ROUNDS {
+                        let id = ids[rng.below(ids.len() as u64) as usize];
+                        let epoch = epochs.entry(id).or_insert(1);
+                        // Near the end they are closed now and then, too.
+                        let closes = round > ROUNDS / 2 && rng.one_in(50);
+                        let sent = if closes { -1 } else { *epoch };
+                        client.send(ApiKey::Fetch, 12, &unchanged(id, sent));
+                        *epoch += 1 + rng.below(3) as i32;
+                        if client.unanswered() > 4 {
+                            *answered.entry(client.fetched().error_code).or_default() += 1;
+                        }
+                    }
+                    while client.unanswered() > 0 {
+                        *answered.entry(client.fetched().error_code).or_default() += 1;
+                    }
+                    answered
+                })
+            })
+            .collect();
+        let results = clients.into_iter().map(|client| client.join());
+        results
+            .map(|answered| answered.expect("a client"))
+            .collect()
+    });
+    println!("by error: {answered:?}");
+    for by_error in &answered {
+        assert_eq!(by_error.values().sum::<u32>(), ROUNDS as u32);
+        // None, not found, and another epoch.
+        assert!(by_error.keys().all(|error| matches!(error, 0 | 70 | 71)));
+    }
     shards.stop();
 }
