@@ -165,3 +165,17 @@ pub async fn data_core(rt: Rt, seed: PortSeed<ShardRequest, ShardReply>, node: A
     rt.stopping().await;
     shard.closed().await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mesh::capacity_within;
+
+    #[test]
+    fn rings_of_the_mesh_are_long_enough_for_256_cores() {
+        let capacity =
+            |cores: usize| capacity_within::<ShardRequest, ShardReply>(cores + 1, MESH_BYTES);
+        assert_eq!(capacity(32), 1024);
+        assert!(capacity(256) >= 12, "{}", capacity(256));
+    }
+}
