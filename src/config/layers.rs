@@ -76,7 +76,12 @@ impl Source {
 
 /// The valid value of `name` in one layer.
 pub(super) fn valid(map: &ConfigMap, property: &Property) -> Option<Value> {
-    value::parse(property, map.get(property.name)?).ok()
+    valid_as(map, property, property.name)
+}
+
+/// The same under another name, such as a listener's.
+fn valid_as(map: &ConfigMap, property: &Property, name: &str) -> Option<Value> {
+    value::parse(property, map.get(name)?).ok()
 }
 
 /// The value of a property's default.
@@ -118,6 +123,30 @@ impl<'a> Reader<'a> {
             .into_iter()
             .find_map(|(map, _)| valid(map, property))
             .or_else(|| default_of(property))
+    }
+
+    /// Whether any layer has it.
+    pub fn is_set(&self, name: &str) -> bool {
+        let mut layers = self.layers.broker().into_iter();
+        layers.any(|(map, _)| map.contains_key(name))
+    }
+
+    /// The value with the listener's prefix, in any layer, before the one without.
+    pub fn int_of_listener(&self, listener: &str, name: &str) -> i32 {
+        let property = table::find(Scope::Broker, name)
+            .unwrap_or_else(|| panic!("`{name}` is not in the table"));
+        let own = format!("listener.name.{}.{name}", listener.to_lowercase());
+        let own = self
+            .layers
+            .broker()
+            .into_iter()
+            .find_map(|(map, _)| valid_as(map, property, &own));
+        match own {
+            Some(Value::Integer(value)) => {
+                i32::try_from(value).expect("an INT has at most 32 bits")
+            }
+            _ => self.int(name),
+        }
     }
 
     pub fn boolean(&self, name: &str) -> bool {

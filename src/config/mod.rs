@@ -24,7 +24,8 @@ pub use layers::{ConfigMap, Layers, Source};
 pub use listeners::{Listener, Listeners, SecurityProtocol};
 pub use load::{ConfigError, Loaded, load};
 pub use node::{
-    Cores, DynamicConfig, FetchConfig, GroupCoordinatorConfig, LogManagerConfig, MetadataConfig,
-    NetworkConfig, NodeConfig, Roles, RuntimeConfig, TopicDefaults, TransactionConfig, Voter,
+    Cores, DynamicConfig, FetchConfig, GroupCoordinatorConfig, ListenerLimitsConfig,
+    LogManagerConfig, MetadataConfig, NetworkConfig, NodeConfig, QueuedBytes, Roles, RuntimeConfig,
+    TopicDefaults, TransactionConfig, Voter,
 };
 pub use topic::{CleanupPolicy, Compression, TimestampType, TopicConfig};

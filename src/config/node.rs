@@ -86,8 +86,17 @@ pub struct NetworkConfig {
     /// -1 leaves the system's default.
     pub socket_receive_buffer_bytes: i32,
     pub connections_max_idle_ms: i64,
-    pub queued_max_request_bytes: Option<i64>,
+    pub queued_max_request_bytes: QueuedBytes,
     pub request_timeout_ms: i32,
+}
+
+/// `queued.max.request.bytes`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueuedBytes {
+    /// Not set: bounded by the memory that the process may use.
+    Auto,
+    Unlimited,
+    Max(u64),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -161,6 +170,13 @@ pub struct MetadataConfig {
     pub broker_session_timeout_ms: i32,
 }
 
+/// What a listener's connections are held to: its own values, else the broker's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenerLimitsConfig {
+    pub max_connections: i32,
+    pub max_connection_creation_rate: i32,
+}
+
 /// Broker settings that may change while running and belong to no topic.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DynamicConfig {
@@ -168,6 +184,7 @@ pub struct DynamicConfig {
     pub max_connections_per_ip: i32,
     /// `host:count` entries as written.
     pub max_connections_per_ip_overrides: String,
+    pub max_connection_creation_rate: i32,
     pub producer_id_expiration_ms: i32,
 }
 
@@ -265,7 +282,19 @@ impl DynamicConfig {
             max_connections: r.int("max.connections"),
             max_connections_per_ip: r.int("max.connections.per.ip"),
             max_connections_per_ip_overrides: r.text("max.connections.per.ip.overrides"),
+            max_connection_creation_rate: r.int("max.connection.creation.rate"),
             producer_id_expiration_ms: r.int("producer.id.expiration.ms"),
+        }
+    }
+}
+
+impl ListenerLimitsConfig {
+    pub fn effective(layers: &Layers<'_>, listener: &str) -> ListenerLimitsConfig {
+        let r = Reader::new(*layers);
+        ListenerLimitsConfig {
+            max_connections: r.int_of_listener(listener, "max.connections"),
+            max_connection_creation_rate: r
+                .int_of_listener(listener, "max.connection.creation.rate"),
         }
     }
 }
@@ -342,7 +371,11 @@ fn network(r: &Reader<'_>) -> NetworkConfig {
         socket_send_buffer_bytes: r.int("socket.send.buffer.bytes"),
         socket_receive_buffer_bytes: r.int("socket.receive.buffer.bytes"),
         connections_max_idle_ms: r.long("connections.max.idle.ms"),
-        queued_max_request_bytes: Some(r.long("queued.max.request.bytes")).filter(|n| *n > 0),
+        queued_max_request_bytes: match u64::try_from(r.long("queued.max.request.bytes")) {
+            _ if !r.is_set("queued.max.request.bytes") => QueuedBytes::Auto,
+            Ok(bytes) if bytes > 0 => QueuedBytes::Max(bytes),
+            _ => QueuedBytes::Unlimited,
+        },
         request_timeout_ms: r.int("request.timeout.ms"),
     }
 }

@@ -12,6 +12,7 @@ pub mod error;
 pub mod format;
 pub mod lifecycle;
 pub mod listeners;
+mod memory;
 pub mod metadata_log;
 pub mod publisher;
 pub mod rules;
@@ -106,6 +107,7 @@ pub fn shared(config: NodeConfig, storage: &Storage, cores: usize) -> Arc<Node> 
         auto_create: settings::auto_create(&config),
         coordinator: settings::coordinator(&config),
         authorizer: Arc::new(AllowAll),
+        request_memory: memory::for_requests(&config, usize::from(cores)),
         cores,
         load: Load::new(cores),
         directories: storage.directories.clone(),

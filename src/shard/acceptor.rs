@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::connection::{self, Arrival};
+use super::limits::{self, Admission};
 use super::messages::{ListenerSpec, ShardRequest};
 use super::{Shard, load::Counted};
 use crate::io::{ListenOptions, Listener, Queue, Stream, local};
@@ -48,9 +49,17 @@ async fn accept(shard: Rc<Shard>, listener: Listener, name: Arc<str>) {
             local::Either::Second(accepted) => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let counted = shard.node().load.place(shard.core());
-                hand_over(&shard, stream, counted, name.clone()).await;
+            Ok((stream, peer)) => {
+                // Nothing more is accepted here while this one waits for a slot or its turn.
+                let admitting = limits::admit(&shard, &name, peer.ip());
+                let admitted = match local::either(rt.stopping(), admitting).await {
+                    local::Either::First(()) => return,
+                    local::Either::Second(admitted) => admitted,
+                };
+                if let Some(admission) = admitted {
+                    let counted = shard.node().load.place(shard.core());
+                    hand_over(&shard, stream, counted, name.clone(), admission).await;
+                }
             }
             Err(error) => {
                 tracing::error!(core = %shard.core(), listener = %name, %error, "listener failed");
@@ -60,13 +69,19 @@ async fn accept(shard: Rc<Shard>, listener: Listener, name: Arc<str>) {
     }
 }
 
-async fn hand_over(shard: &Rc<Shard>, stream: Stream, counted: Counted, listener: Arc<str>) {
+async fn hand_over(
+    shard: &Rc<Shard>,
+    stream: Stream,
+    counted: Counted,
+    listener: Arc<str>,
+    admission: Admission,
+) {
     let core = counted.core();
     // Nothing is under way on it yet, so this neither waits nor fails.
     let Ok(stream) = stream.detach().await else {
         return;
     };
-    let arrival = Arrival::new(stream, counted, listener);
+    let arrival = Arrival::new(stream, counted, listener, admission.into_ticket());
     if core == shard.core() {
         adopt(shard, arrival);
     } else {

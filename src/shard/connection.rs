@@ -24,6 +24,7 @@ use bytes::{Buf, BytesMut};
 use tracing::debug;
 
 use super::Shard;
+use super::limits::{Admission, Charge, Ticket};
 use super::load::Counted;
 use super::messages::ShardRequest;
 use super::pipeline::Pipeline;
@@ -67,17 +68,24 @@ pub struct Arrival {
     counted: Counted,
     /// Name of the listener that accepted it.
     listener: Arc<str>,
+    ticket: Ticket,
     received: BytesMut,
     moves: u32,
 }
 
 impl Arrival {
     /// A connection on which nothing has been received.
-    pub fn new(stream: DetachedStream, counted: Counted, listener: Arc<str>) -> Arrival {
+    pub fn new(
+        stream: DetachedStream,
+        counted: Counted,
+        listener: Arc<str>,
+        ticket: Ticket,
+    ) -> Arrival {
         Arrival {
             stream,
             counted,
             listener,
+            ticket,
             received: BytesMut::new(),
             moves: 0,
         }
@@ -103,7 +111,10 @@ struct Connection {
     stream: Stream,
     counted: Counted,
     peer: processor::Peer,
+    admission: Admission,
     received: BytesMut,
+    /// For what was received and isn't answered yet.
+    charge: Charge,
     pipeline: Pipeline,
     /// What is being sent.
     out: SendQueue,
@@ -138,6 +149,7 @@ impl Connection {
             stream,
             counted,
             listener,
+            ticket,
             received,
             moves,
         } = arrival;
@@ -147,6 +159,8 @@ impl Connection {
                 address: stream.peer_addr(),
                 listener,
             },
+            admission: Admission::held(&shard, ticket),
+            charge: Charge::new(&shard, received.len()),
             shard,
             stream,
             counted,
@@ -184,7 +198,10 @@ impl Connection {
             match self.next_event().await {
                 Ok(Event::Finished | Event::Sent(Ok(())) | Event::Uncongested) => {}
                 Ok(Event::Received(Ok(0))) => return End::Closed(Closed::ByPeer),
-                Ok(Event::Received(Ok(_))) => self.holds_buffers = true,
+                Ok(Event::Received(Ok(count))) => {
+                    self.charge.add(count, self.request_bytes());
+                    self.holds_buffers = true;
+                }
                 Ok(Event::Sent(Err(error)) | Event::Received(Err(error))) => {
                     return End::Closed(error.into());
                 }
@@ -201,6 +218,7 @@ impl Connection {
             let Some(frame) = self.next_frame()? else {
                 return Ok(());
             };
+            self.charge.request(SIZE_BYTES + frame.len());
             let started = processor::start(&self.shard, &self.peer, &self.traffic, frame)
                 .map_err(|refusal| Closed::Refused(refusal.to_string()))?;
             self.pipeline.start(started);
@@ -220,7 +238,9 @@ impl Connection {
         if !self.out.is_empty() {
             return;
         }
+        self.charge.sent();
         while let Some(reply) = self.pipeline.pop_finished() {
+            self.charge.finished();
             self.traffic.count_request();
             match reply {
                 Reply::Send(mut response) => self.out.append(&mut response),
@@ -230,6 +250,9 @@ impl Connection {
                     self.ending = Some(End::Closed(Closed::Refused(reason)));
                 }
             }
+        }
+        if self.out.is_empty() {
+            self.charge.sent();
         }
         if self.ending.is_none() {
             let to = self.traffic.decide_move(self.shard.core());
@@ -241,6 +264,12 @@ impl Connection {
     fn frame_bytes(&self) -> Option<i32> {
         let size = self.received.first_chunk::<SIZE_BYTES>()?;
         Some(i32::from_be_bytes(*size))
+    }
+
+    /// The same for the memory of requests: 0 before it is known.
+    fn request_bytes(&self) -> usize {
+        let size = self.frame_bytes().unwrap_or(0);
+        usize::try_from(size).unwrap_or(0)
     }
 
     /// Whether the next frame could be started now, or refused.
@@ -294,11 +323,13 @@ impl Connection {
     async fn next_event(&mut self) -> Result<Event, local::Elapsed> {
         let may_receive = self.may_start();
         let missing = if may_receive { self.reserve() } else { 0 };
+        let request_bytes = self.request_bytes();
         let at = self.patience().map(|limit| self.shard.rt().now() + limit);
         let Connection {
             shard,
             stream,
             received,
+            charge,
             pipeline,
             out,
             ..
@@ -313,6 +344,7 @@ impl Connection {
         });
         let mut receive = pin!(async {
             if may_receive {
+                charge.room(request_bytes).await;
                 stream.recv_missing(received, missing).await
             } else {
                 pending().await
@@ -374,6 +406,7 @@ impl Connection {
         self.received = BytesMut::new();
         self.out = SendQueue::new();
         self.pipeline.release_memory();
+        self.charge.release_memory();
     }
 
     /// Hands the connection to another core.
@@ -383,6 +416,7 @@ impl Connection {
             stream,
             mut counted,
             peer,
+            admission,
             received,
             traffic,
             ..
@@ -400,6 +434,7 @@ impl Connection {
             stream,
             counted,
             listener: peer.listener,
+            ticket: admission.into_ticket(),
             received,
             moves: traffic.moves() + 1,
         };

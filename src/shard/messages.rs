@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 
 use super::connection::Arrival;
 use super::fetch_session::{Session, SessionCall};
+use super::limits::Ticket;
 use super::operation::OperationId;
 use crate::base::{
     BrokerId, CoreId, ErrorCode, LeaderEpoch, Millis, Nanos, Offset, PartitionIndex,
@@ -20,6 +21,7 @@ use crate::base::{
 use crate::controller::{ControllerRequest, ControllerResponse};
 use crate::io::Chunk;
 use crate::metadata::{ImageChanges, MetadataImage};
+use crate::quota::connections::Verdict;
 use crate::wire::messages as wire;
 use crate::wire::messages::fetch_response::AbortedTransaction;
 
@@ -42,6 +44,12 @@ pub enum ShardRequest {
     Publish(Arc<Published>),
     /// For the controller's core.
     Controller(Box<ControllerRequest>),
+    /// A connection has been accepted: answered when it may be served or is to be closed.
+    Admit(Ticket),
+    /// A connection that was admitted has ended.
+    Ended(Ticket),
+    /// Memory for requests has come back to the node's pool.
+    MemoryFreed,
     /// Opens these listeners; answered when connections are taken.
     Listen(Vec<ListenerSpec>),
     /// Who has a fetch session, and who is to have it.
@@ -60,6 +68,7 @@ pub enum ShardReply {
     Done,
     Partitions(Vec<(u32, PartitionReply)>),
     Controller(Box<ControllerResponse>),
+    Admission(Verdict),
     Listening(std::io::Result<()>),
     Checkpoints(Vec<PartitionCheckpoint>),
     /// None when there is none.

@@ -14,6 +14,7 @@ pub mod coordinators;
 pub mod fetch;
 pub mod fetch_session;
 pub mod flush;
+pub mod limits;
 pub mod load;
 pub mod messages;
 pub mod operation;
@@ -45,6 +46,7 @@ use crate::log::checkpoint::Offsets;
 use crate::log::manager::LogDir;
 use crate::mesh::{Gone, Port, ReplySlot};
 use crate::metadata::MetadataImage;
+use crate::quota::memory::RequestMemory;
 use crate::security::{Authorizer, Operation, RequestContext, ResourceType};
 use crate::wire::api_key::ApiKey;
 use crate::wire::messages::AllocateProducerIdsRequest;
@@ -71,6 +73,8 @@ pub struct Node {
     pub cores: u16,
     /// Their open connections.
     pub load: Arc<load::Load>,
+    /// What all cores' requests may take; None: no bound.
+    pub request_memory: Option<Arc<RequestMemory>>,
     /// The log directories, by id.
     pub directories: Vec<Directory>,
 }
@@ -107,6 +111,7 @@ pub struct Shard {
     sessions: RefCell<FetchSessions>,
     coordinators: RefCell<BTreeMap<PartitionIndex, GroupCoordinator>>,
     producer_ids: producer_ids::Block,
+    limits: limits::Limits,
     /// Memory of the tail caches of this core's logs.
     tail_pool: TailPool,
     /// Told when the logs of this core have been closed.
@@ -129,6 +134,7 @@ impl Shard {
             operations: Operations::new(core),
             coordinators: RefCell::default(),
             producer_ids: producer_ids::Block::default(),
+            limits: limits::Limits::new(&node, core),
             tail_pool: TailPool::new(TAIL_CACHE_BYTES),
             closed: Notify::new(),
             rt,
@@ -185,6 +191,10 @@ impl Shard {
             .listeners
             .controller()
             .any(|listener| *listener.name == *name)
+    }
+
+    pub fn limits(&self) -> &limits::Limits {
+        &self.limits
     }
 
     pub fn tail_pool(&self) -> &TailPool {
@@ -426,6 +436,15 @@ fn on_request(shard: &Rc<Shard>, request: ShardRequest, slot: ReplySlot<ShardRep
         }
         ShardRequest::Publish(published) => {
             replicas::apply(shard, published);
+            slot.reply(ShardReply::Done);
+        }
+        ShardRequest::Admit(ticket) => limits::ask(shard, ticket, limits::Asker::Remote(slot)),
+        ShardRequest::Ended(ticket) => {
+            limits::end(shard, ticket);
+            slot.reply(ShardReply::Done);
+        }
+        ShardRequest::MemoryFreed => {
+            shard.limits.on_memory_freed();
             slot.reply(ShardReply::Done);
         }
         ShardRequest::Listen(listeners) => {

@@ -115,7 +115,7 @@ pub fn topic_config(shard: &Shard, image: &MetadataImage, topic: &str) -> TopicC
 }
 
 /// The settings of this broker in this image, the dynamic ones over the fixed.
-fn broker_layers<'a>(shard: &'a Shard, image: &'a MetadataImage) -> Layers<'a> {
+pub fn broker_layers<'a>(shard: &'a Shard, image: &'a MetadataImage) -> Layers<'a> {
     let fixed = Layers::of_node(&shard.node().config.fixed);
     let broker = shard.node().id.to_string();
     let dynamic = image.configs.get(ConfigResourceType::BROKER, &broker);
@@ -303,7 +303,7 @@ pub fn unlink_later(shard: &Rc<Shard>, files: Vec<PathBuf>, delay_ms: i64) {
     });
 }
 
-fn reconfigure(shard: &Shard, published: &Published) {
+fn reconfigure(shard: &Rc<Shard>, published: &Published) {
     let changed = &published.changes.configs;
     let all = changed
         .iter()
@@ -312,6 +312,9 @@ fn reconfigure(shard: &Shard, published: &Published) {
         |topic: &str| all || changed.contains(&(ConfigResourceType::TOPIC, topic.to_owned()));
     if changed.is_empty() {
         return;
+    }
+    if all {
+        super::limits::configure(shard, &published.image);
     }
     for partition in shard.partitions.borrow().values() {
         let mut partition = partition.borrow_mut();

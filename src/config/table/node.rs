@@ -46,13 +46,13 @@ declare! { NODE: Broker;
     "socket.listen.backlog.size", Int, V("50"), Min(1), Medium, AtStart,
         "Connections that may wait to be accepted.";
     "max.connections.per.ip", Int, V("2147483647"), Min(0), Medium, ClusterWide,
-        "Connections allowed from one address.";
+        "Connections allowed from one address; one more is closed.";
     "max.connections.per.ip.overrides", String, V(""), Any, Medium, ClusterWide,
-        "Other limits for single addresses, as host:count.";
+        "Other limits for single addresses, as address:count; names other than localhost are not looked up.";
     "max.connections", Int, V("2147483647"), Min(0), Medium, ClusterWide,
-        "Connections allowed in all.";
+        "Connections allowed in all, or with a listener's prefix on that one; more wait to be accepted.";
     "max.connection.creation.rate", Int, V("2147483647"), Min(0), Medium, ClusterWide,
-        "New connections accepted in a second.";
+        "New connections a second, in all or with a listener's prefix on that one; more wait to be accepted.";
     "connections.max.idle.ms", Long, V("600000"), Any, Medium, AtStart,
         "A connection without a request for this long is closed.";
     "connection.failed.authentication.delay.ms", Int, V("100"), Min(0), Low, AtStart,
@@ -60,7 +60,7 @@ declare! { NODE: Broker;
     "queued.max.requests", Int, V("500"), Min(1), High, AtStart,
         "Requests that may wait in Apache Kafka before it stops reading. Ottla bounds each connection.";
     "queued.max.request.bytes", Long, V("-1"), Any, Medium, AtStart,
-        "Bytes of requests that may be in memory before reading stops; -1 sets no bound.";
+        "Bytes of requests in memory before reading stops; -1: no bound. Ottla, if unset: a quarter of memory, 64 MiB to 4 GiB.";
     "num.network.threads", Int, V("3"), Min(1), High, ClusterWide,
         "Network threads in Apache Kafka. Ottla reads and writes on its event loops, see ottla.cores.";
     "fetch.purgatory.purge.interval.requests", Int, V("1000"), Any, Medium, AtStart,
