@@ -33,6 +33,7 @@ pub mod mesh;
 pub mod api;
 pub mod shard;
 // Layer 5
+pub mod bench;
 pub mod cli;
 pub mod node;
 // Runs layers 0 to 4 in one thread under a seed

@@ -34,6 +34,8 @@ pub enum Command {
     RandomUuid,
     /// Print what is in log segments, indexes and snapshots, as kafka-dump-log.sh does
     DumpLog(DumpLogArgs),
+    /// Measure latency and throughput of any Kafka-compatible broker
+    Bench(super::bench::BenchArgs),
 }
 
 #[derive(Args, Debug)]

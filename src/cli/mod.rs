@@ -5,6 +5,7 @@
 
 mod args;
 mod banner;
+mod bench;
 mod config;
 mod dump_log;
 mod format;
@@ -47,6 +48,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Config(args) => config::run(&args),
         Command::RandomUuid => random_uuid::run(),
         Command::DumpLog(args) => dump_log::run(&args),
+        Command::Bench(args) => bench::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

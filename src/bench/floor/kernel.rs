@@ -1,0 +1,209 @@
+//! What the kernel and the CPU give without a broker, in the units of the other scenarios:
+//! latency of a step and bytes per second. Each is run for a while on one or two threads.
+
+use std::fs::File;
+use std::hint::black_box;
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use nix::sys::sendfile::sendfile;
+use serde_json::{Value, json};
+
+use super::super::record::{histogram, summary};
+use super::super::{machine, report};
+use super::serve::unnamed_file;
+
+/// Appending begins anew in the file after so many bytes: the page cache, not the disk's
+/// size, is what is measured.
+const FILE_BYTES_MAX: u64 = 256 << 20;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    pub record_bytes: usize,
+    pub batch_bytes: usize,
+    /// Of each measurement.
+    pub duration: Duration,
+}
+
+pub struct Floor {
+    pub name: &'static str,
+    /// Of one step.
+    pub latency: Histogram<u64>,
+    pub bytes_per_second: f64,
+}
+
+/// All measurements, with files in `dir`.
+pub fn measure(sizes: Sizes, dir: &Path) -> Result<Vec<Floor>, String> {
+    let Sizes {
+        record_bytes,
+        batch_bytes,
+        duration,
+    } = sizes;
+    let named = |name, measured: io::Result<Floor>| {
+        measured.map_err(|error| format!("floor: {name}: {error}"))
+    };
+    Ok(vec![
+        named("ping-pong", ping_pong(record_bytes, duration))?,
+        named("stream", stream(batch_bytes, duration))?,
+        named("append", append(batch_bytes, duration, dir, false))?,
+        named("fdatasync", append(batch_bytes, duration, dir, true))?,
+        named("sendfile", send_file(batch_bytes, duration, dir))?,
+        named("crc32c", crc32c(batch_bytes, duration))?,
+        named("memcpy", memcpy(batch_bytes, duration))?,
+    ])
+}
+
+pub fn to_json(floors: &[Floor], sizes: Sizes, dir: &Path) -> Value {
+    let of = |floor: &Floor| {
+        let mut value = summary(&floor.latency);
+        value["bytes_per_s"] = json!(floor.bytes_per_second);
+        (floor.name.to_owned(), value)
+    };
+    json!({
+        "tool": "ottla bench",
+        "version": env!("CARGO_PKG_VERSION"),
+        "scenario": "floor",
+        "parameters": {
+            "record_bytes": sizes.record_bytes,
+            "batch_bytes": sizes.batch_bytes,
+            "duration_s": sizes.duration.as_secs_f64(),
+        },
+        "floor": floors.iter().map(of).collect::<serde_json::Map<_, _>>(),
+        "machine": machine::fingerprint(dir),
+    })
+}
+
+pub fn text(floors: &[Floor]) -> String {
+    let mut out = report::heading();
+    for floor in floors {
+        report::row(&mut out, floor.name, &floor.latency);
+        out.truncate(out.trim_end().len());
+        out.push_str(&format!("{:>12.1} MB/s\n", floor.bytes_per_second / 1e6));
+    }
+    out
+}
+
+/// Repeats a step of `bytes` until the time is over.
+fn repeat(
+    name: &'static str,
+    bytes: usize,
+    duration: Duration,
+    mut step: impl FnMut() -> io::Result<()>,
+) -> io::Result<Floor> {
+    let mut latency = histogram();
+    let began = Instant::now();
+    let mut before = began;
+    let mut steps = 0u64;
+    while before - began < duration {
+        step()?;
+        let now = Instant::now();
+        latency.saturating_record(((now - before).as_nanos() as u64).max(1));
+        before = now;
+        steps += 1;
+    }
+    let bytes_per_second = steps as f64 * bytes as f64 / (before - began).as_secs_f64();
+    Ok(Floor {
+        name,
+        latency,
+        bytes_per_second,
+    })
+}
+
+fn pair() -> io::Result<(TcpStream, TcpStream)> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let one = TcpStream::connect(listener.local_addr()?)?;
+    let (other, _) = listener.accept()?;
+    one.set_nodelay(true)?;
+    other.set_nodelay(true)?;
+    Ok((one, other))
+}
+
+fn ping_pong(bytes: usize, duration: Duration) -> io::Result<Floor> {
+    let (mut near, mut far) = pair()?;
+    let echo = thread::spawn(move || {
+        let mut data = vec![0; bytes];
+        while far.read_exact(&mut data).is_ok() && far.write_all(&data).is_ok() {}
+    });
+    let mut data = vec![0; bytes];
+    let floor = repeat("ping-pong", bytes, duration, || {
+        near.write_all(&data)?;
+        near.read_exact(&mut data)
+    });
+    drop(near);
+    let _ = echo.join();
+    floor
+}
+
+/// A thread that reads until the other side closes.
+fn drain(mut far: TcpStream, bytes: usize) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        let mut data = vec![0; bytes.max(64 << 10)];
+        while matches!(far.read(&mut data), Ok(count) if count > 0) {}
+    })
+}
+
+fn stream(bytes: usize, duration: Duration) -> io::Result<Floor> {
+    let (mut near, far) = pair()?;
+    let reader = drain(far, bytes);
+    let data = vec![0; bytes];
+    let floor = repeat("stream", bytes, duration, || near.write_all(&data));
+    drop(near);
+    let _ = reader.join();
+    floor
+}
+
+fn append(bytes: usize, duration: Duration, dir: &Path, sync: bool) -> io::Result<Floor> {
+    let mut file = unnamed_file(dir)?;
+    let data = vec![0x5a; bytes];
+    let mut written = 0;
+    let name = if sync { "fdatasync" } else { "append" };
+    repeat(name, bytes, duration, || {
+        if written > FILE_BYTES_MAX {
+            file.rewind()?;
+            written = 0;
+        }
+        file.write_all(&data)?;
+        written += bytes as u64;
+        if sync { file.sync_data() } else { Ok(()) }
+    })
+}
+
+fn send_file(bytes: usize, duration: Duration, dir: &Path) -> io::Result<Floor> {
+    let mut file: File = unnamed_file(dir)?;
+    file.write_all(&vec![0x5a; bytes])?;
+    let (near, far) = pair()?;
+    let reader = drain(far, bytes);
+    let floor = repeat("sendfile", bytes, duration, || {
+        let mut position = 0;
+        while (position as usize) < bytes {
+            let left = bytes - position as usize;
+            sendfile(&near, &file, Some(&mut position), left)?;
+        }
+        Ok(())
+    });
+    drop(near);
+    let _ = reader.join();
+    floor
+}
+
+fn crc32c(bytes: usize, duration: Duration) -> io::Result<Floor> {
+    let data = vec![0x5a; bytes];
+    repeat("crc32c", bytes, duration, || {
+        black_box(crc_fast::crc32_iscsi(black_box(&data)));
+        Ok(())
+    })
+}
+
+fn memcpy(bytes: usize, duration: Duration) -> io::Result<Floor> {
+    let data = vec![0x5a; bytes];
+    let mut copy = vec![0; bytes];
+    repeat("memcpy", bytes, duration, || {
+        copy.copy_from_slice(black_box(&data));
+        black_box(&copy);
+        Ok(())
+    })
+}

@@ -1,0 +1,109 @@
+//! Histograms of a run: three digits in nanoseconds, cumulative and by interval. Each
+//! generator thread fills its own and hands full intervals to the scenario's thread, which
+//! merges them for the progress line, the summary and the interval log.
+
+use std::io::{self, Write};
+use std::time::{Duration, SystemTime};
+
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::V2DeflateSerializer;
+use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
+use serde_json::{Value, json};
+
+/// Longer latencies are recorded as this.
+const LATENCY_NS_MAX: u64 = 100_000_000_000;
+const DIGITS: u8 = 3;
+
+/// The percentiles of every summary, with their names in results.
+pub const PERCENTILES: [(&str, f64); 6] = [
+    ("p50_ns", 0.5),
+    ("p90_ns", 0.9),
+    ("p99_ns", 0.99),
+    ("p99_9_ns", 0.999),
+    ("p99_99_ns", 0.9999),
+    ("max_ns", 1.0),
+];
+
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_NS_MAX, DIGITS).expect("constant bounds")
+}
+
+/// Adds `values` (of the same bounds) to `all`.
+pub fn merge(all: &mut Histogram<u64>, values: &Histogram<u64>) {
+    all.add(values)
+        .expect("all histograms have the same bounds");
+}
+
+pub fn summary(values: &Histogram<u64>) -> Value {
+    let mut found = serde_json::Map::new();
+    found.insert("count".to_owned(), json!(values.len()));
+    found.insert("mean_ns".to_owned(), json!(values.mean().round()));
+    for (name, quantile) in PERCENTILES {
+        found.insert(name.to_owned(), json!(values.value_at_quantile(quantile)));
+    }
+    Value::Object(found)
+}
+
+/// Writes an interval log, as HdrHistogram's tools read it. `intervals` are seconds from
+/// `began`; the last lines hold the whole run, tagged with what they are of.
+pub fn write_hlog(
+    mut out: impl Write,
+    began: SystemTime,
+    intervals: &[Histogram<u64>],
+    totals: &[(&str, &Histogram<u64>)],
+) -> io::Result<()> {
+    let mut serializer = V2DeflateSerializer::new();
+    let mut log = IntervalLogWriterBuilder::new()
+        .add_comment("ottla bench: latency in ns; start and length of intervals in s")
+        .with_start_time(began)
+        .with_base_time(began)
+        .begin_log_with(&mut out, &mut serializer)?;
+    let other = |error| io::Error::other(format!("{error:?}"));
+    let second = Duration::from_secs(1);
+    for (index, values) in (0u32..).zip(intervals) {
+        log.write_histogram(values, second * index, second, None)
+            .map_err(other)?;
+    }
+    let whole = second * u32::try_from(intervals.len()).unwrap_or(u32::MAX);
+    for (name, values) in totals {
+        log.write_histogram(values, Duration::ZERO, whole, Tag::new(name))
+            .map_err(other)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_keeps_three_digits_and_the_maximum() {
+        let mut values = histogram();
+        for ns in 1..=1000 {
+            values.record(ns * 1000).unwrap();
+        }
+        let summary = summary(&values);
+        assert_eq!(summary["count"], 1000);
+        let p50 = summary["p50_ns"].as_u64().unwrap();
+        assert!(p50.abs_diff(500_000) <= 500, "{p50}");
+        let max = summary["max_ns"].as_u64().unwrap();
+        assert!(max.abs_diff(1_000_000) <= 1000, "{max}");
+    }
+
+    #[test]
+    fn the_interval_log_has_every_interval_and_the_total() {
+        let mut out = Vec::new();
+        let intervals = [histogram(), histogram()];
+        write_hlog(
+            &mut out,
+            SystemTime::UNIX_EPOCH,
+            &intervals,
+            &[("publish", &histogram())],
+        )
+        .unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert!(lines[2].starts_with("Tag=publish,"), "{text}");
+    }
+}
