@@ -114,10 +114,6 @@ impl Template {
         let crc = crc_fast::crc32_iscsi(&batch[CRC_FROM..]);
         batch[AT_CRC..CRC_FROM].copy_from_slice(&crc.to_be_bytes());
     }
-
-    pub fn batch_bytes(&self) -> usize {
-        self.batch.len()
-    }
 }
 
 /// The intended time in a value of ours.
