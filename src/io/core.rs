@@ -23,6 +23,7 @@ use super::config::{Backend, CoreConfig, StartError, check_memlock, ring_error};
 use super::driver::{Bell, Driver};
 use super::executor::{Executor, GlommioHost, Host, Queue, RunQueues, make_executor};
 use super::rt::{Rt, Stopper};
+use super::sentinel::{self, Watch};
 use crate::base::CoreId;
 
 /// A running core.
@@ -135,6 +136,7 @@ where
 struct Core {
     rt: Rt,
     spin: Duration,
+    watch: Watch,
 }
 
 impl Core {
@@ -146,9 +148,11 @@ impl Core {
         let seed = getrandom::u64()
             .map_err(|error| StartError::Executor(format!("no random seed: {error}")))?;
         let executor = Executor::new(host);
+        let watch = sentinel::watch(config.core, bell.clone()).map_err(StartError::Thread)?;
         Ok(Core {
             rt: Rt::real(config.core, executor, Rc::new(driver), bell, seed),
             spin: config.spin,
+            watch,
         })
     }
 
@@ -170,6 +174,7 @@ impl Core {
                 executor.yield_now().await;
             }
         }
+        drop(self.watch);
         self.rt.close();
         while executor.adopted() > 0 {
             executor.yield_now().await;
@@ -192,6 +197,7 @@ impl Core {
                 self.idle();
             }
         }
+        drop(self.watch);
         self.rt.close();
         self.rt.drain();
         main.into_output()

@@ -17,8 +17,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use nix::sys::uio::pwritev;
 use smallvec::SmallVec;
 
+use super::blocked::{Operation, watched};
 use crate::base::Millis;
 
 /// How a file is to be opened.
@@ -157,45 +159,48 @@ impl Disk for RealDisk {
                 options.write(true).create(true).truncate(true);
             }
         }
-        Ok(Arc::new(RealFile(options.open(path)?)))
+        let file = watched(directory(path), Operation::Open, || options.open(path))?;
+        Ok(RealFile::opened(file, path))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        std::fs::rename(from, to)
+        watched(directory(to), Operation::Rename, || {
+            std::fs::rename(from, to)
+        })
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        std::fs::remove_file(path)
+        watched(directory(path), Operation::Remove, || {
+            std::fs::remove_file(path)
+        })
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        std::fs::remove_dir_all(path)
+        watched(path, Operation::Remove, || std::fs::remove_dir_all(path))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        std::fs::create_dir_all(path)
+        watched(path, Operation::CreateDirectory, || {
+            std::fs::create_dir_all(path)
+        })
     }
 
     fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        let mut entries = Vec::new();
-        for entry in std::fs::read_dir(path)? {
-            let entry = entry?;
-            if let Ok(name) = entry.file_name().into_string() {
-                // Through a symbolic link, as Java's `File.isDirectory` sees it.
-                let is_dir = entry.path().is_dir();
-                entries.push(DirEntry { name, is_dir });
-            }
-        }
-        entries.sort();
-        Ok(entries)
+        watched(path, Operation::ReadDirectory, || list(path))
     }
 
     fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(RealFile(std::fs::File::open(path)?)))
+        let file = watched(path, Operation::Open, || std::fs::File::open(path))?;
+        Ok(Arc::new(RealFile {
+            file,
+            directory: path.into(),
+        }))
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        std::fs::File::open(path)?.sync_all()
+        watched(path, Operation::Sync, || {
+            std::fs::File::open(path)?.sync_all()
+        })
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
@@ -228,16 +233,38 @@ impl Disk for RealDisk {
             l_pid: 0,
         };
         match nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_OFD_SETLK(&whole)) {
-            Ok(_) => Ok(Arc::new(RealFile(file))),
+            Ok(_) => Ok(RealFile::opened(file, path)),
             Err(nix::Error::EAGAIN | nix::Error::EACCES) => Err(io::ErrorKind::WouldBlock.into()),
             Err(error) => Err(error.into()),
         }
     }
 }
 
+/// Where calls on a file are counted.
+fn directory(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
+}
+
+fn list(path: &Path) -> io::Result<Vec<DirEntry>> {
+    let mut entries = Vec::new();
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        if let Ok(name) = entry.file_name().into_string() {
+            // Through a symbolic link, as Java's `File.isDirectory` sees it.
+            let is_dir = entry.path().is_dir();
+            entries.push(DirEntry { name, is_dir });
+        }
+    }
+    entries.sort();
+    Ok(entries)
+}
+
 /// A file of [`RealDisk`].
 #[derive(Debug)]
-struct RealFile(std::fs::File);
+struct RealFile {
+    file: std::fs::File,
+    directory: Box<Path>,
+}
 
 /// The kernel takes this many slices at once (`IOV_MAX`).
 const SLICES_MAX: usize = 1024;
@@ -245,7 +272,7 @@ const SLICES_MAX: usize = 1024;
 impl File for RealFile {
     fn read_at(&self, into: &mut [u8], position: u64) -> io::Result<usize> {
         loop {
-            match self.0.read_at(into, position) {
+            match self.watched(Operation::Read, |file| file.read_at(into, position)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return result,
             }
@@ -280,19 +307,22 @@ impl File for RealFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self
+            .watched(Operation::Length, |file| file.metadata())?
+            .len())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.watched(Operation::Resize, |file| file.set_len(len))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.watched(Operation::Sync, |file| file.sync_data())
     }
 
     fn modified_ms(&self) -> io::Result<Millis> {
-        let modified = self.0.metadata()?.modified()?;
+        let metadata = self.watched(Operation::Length, |file| file.metadata())?;
+        let modified = metadata.modified()?;
         Ok(match modified.duration_since(std::time::UNIX_EPOCH) {
             Ok(after) => i64::try_from(after.as_millis()).unwrap_or(i64::MAX),
             Err(_) => 0,
@@ -300,15 +330,24 @@ impl File for RealFile {
     }
 
     fn raw_fd(&self) -> Option<RawFd> {
-        Some(self.0.as_raw_fd())
+        Some(self.file.as_raw_fd())
     }
 }
 
 impl RealFile {
+    fn opened(file: std::fs::File, path: &Path) -> Arc<dyn File> {
+        let directory = directory(path).into();
+        Arc::new(RealFile { file, directory })
+    }
+
+    fn watched<T>(&self, operation: Operation, call: impl FnOnce(&std::fs::File) -> T) -> T {
+        watched(&self.directory, operation, || call(&self.file))
+    }
+
     fn write_some_at(&self, from: &[IoSlice<'_>], position: u64) -> io::Result<usize> {
         let position = i64::try_from(position).map_err(io::Error::other)?;
         loop {
-            match nix::sys::uio::pwritev(&self.0, from, position) {
+            match self.watched(Operation::Write, |file| pwritev(file, from, position)) {
                 Err(nix::Error::EINTR) => {}
                 result => return Ok(result?),
             }

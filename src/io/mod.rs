@@ -9,11 +9,14 @@
 //! timers     sleeps on a timing wheel
 //! local      oneshot, notify, mpsc and deadlines among the tasks of a core
 //! disk       files, synchronous
+//! blocked    file calls that held the core for too long
+//! sentinel   a thread that tells of silent cores and rings them
 //! seam       what a simulated core does instead
 //! ```
 //! Everything here belongs to one core and stays on its thread, except `Stopper`,
 //! `DetachedStream` and `File`s.
 
+mod blocked;
 pub mod chunk;
 mod config;
 mod core;
@@ -25,9 +28,11 @@ mod net;
 mod rt;
 pub(crate) mod seam;
 mod send_queue;
+mod sentinel;
 mod timers;
 
 pub use self::core::{CoreHandle, run_core};
+pub use blocked::{BlockedCalls, Operation};
 pub use chunk::Chunk;
 pub use config::{Backend, CoreConfig, StartError, check_memlock};
 pub use disk::{Disk, File, OpenMode, RealDisk};

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use io_uring::{opcode, types};
 
+use super::blocked::{BlockedCalls, BlockedTable};
 use super::driver::{Bell, Driver, DriverStats, Keep};
 use super::executor::{Executor, Queue};
 use super::local::Notify;
@@ -45,6 +46,7 @@ enum Machine {
     Real {
         driver: Rc<Driver>,
         disk: Rc<dyn Disk>,
+        blocked: Rc<BlockedTable>,
     },
     Sim(Rc<dyn SimCore>),
 }
@@ -67,6 +69,12 @@ pub struct IoStats {
     pub accept_errors: u64,
     /// Unfinished tasks at the moment.
     pub tasks: u64,
+    /// File calls that held the core for over 500 µs; see `Rt::blocked_calls`.
+    pub blocked_calls: u64,
+    /// Times that the sentinel found the core silent with work to do.
+    pub silences: u64,
+    /// Those of them in which the core slept, and was rung.
+    pub rescues: u64,
 }
 
 /// Asks a core to stop, from any thread.
@@ -223,6 +231,20 @@ impl Rt {
             },
             accept_errors: self.0.accept_errors.get(),
             tasks: self.0.executor.tasks() as u64,
+            blocked_calls: match &self.0.machine {
+                Machine::Real { blocked, .. } => blocked.count(),
+                Machine::Sim(_) => 0,
+            },
+            silences: self.0.bell.heart().silences(),
+            rescues: self.0.bell.heart().rescues(),
+        }
+    }
+
+    /// File calls that held the core for over 500 µs, by directory and operation.
+    pub fn blocked_calls(&self) -> Vec<BlockedCalls> {
+        match &self.0.machine {
+            Machine::Real { blocked, .. } => blocked.snapshot(),
+            Machine::Sim(_) => Vec::new(),
         }
     }
 }
@@ -265,7 +287,13 @@ impl Rt {
         seed: u64,
     ) -> Rt {
         let disk = Rc::new(RealDisk);
-        Rt::new(core, executor, bell, seed, Machine::Real { driver, disk })
+        let blocked = BlockedTable::install(bell.clone());
+        let machine = Machine::Real {
+            driver,
+            disk,
+            blocked,
+        };
+        Rt::new(core, executor, bell, seed, machine)
     }
 
     pub(crate) fn simulated(
@@ -310,7 +338,10 @@ impl Rt {
     /// One turn: completions, sleeps, other cores, a stop. Returns how much came.
     pub(crate) fn turn(&self) -> usize {
         let completions = match &self.0.machine {
-            Machine::Real { driver, .. } => driver.turn(),
+            Machine::Real { driver, .. } => {
+                self.0.bell.heart().beat();
+                driver.turn()
+            }
             Machine::Sim(_) => 0,
         };
         completions + self.turn_rest()
@@ -359,12 +390,17 @@ impl Rt {
 
     /// Sleeps until something comes or the next sleep ends; returns how much came.
     pub(super) fn park(&self) -> usize {
-        let timeout = self.next_deadline().map(|at| at - self.now());
+        let deadline = self.next_deadline();
+        let timeout = deadline.map(|at| at - self.now());
         let driver = self.driver();
         if timeout == Some(Duration::ZERO) {
             return self.turn();
         }
-        driver.park(timeout, || self.has_work()) + self.turn_rest()
+        let heart = self.0.bell.heart();
+        heart.fall_asleep(deadline);
+        let completions = driver.park(timeout, || self.has_work());
+        heart.wake_up();
+        completions + self.turn_rest()
     }
 
     /// Drops all tasks and pollers; nothing of this core runs any more.
@@ -401,7 +437,7 @@ impl Rt {
 const SPINS_PER_LOOK_AT_CLOCK: u32 = 16;
 
 /// Monotonic time since the first use in this process.
-fn real_now() -> Nanos {
+pub(super) fn real_now() -> Nanos {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     let since = START.elapsed();
     Nanos(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))

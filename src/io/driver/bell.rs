@@ -12,6 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use super::sleep::SleepFlag;
 
+use crossbeam_utils::CachePadded;
+
+use crate::io::sentinel::Heartbeat;
+
 /// What other threads may know of a core: whether it sleeps, how to wake it, and whether
 /// it was asked to stop.
 #[derive(Debug)]
@@ -25,6 +29,8 @@ pub struct Bell {
     stop: AtomicBool,
     /// Wakes the core for a stop from a thread without a ring; a simulated core needs none.
     stop_event: Option<OwnedFd>,
+    /// Written each turn, so not beside what the senders read.
+    heart: CachePadded<Heartbeat>,
 }
 
 impl Bell {
@@ -43,6 +49,7 @@ impl Bell {
             ring_kept: OnceLock::new(),
             stop: AtomicBool::new(false),
             stop_event: Some(stop_event),
+            heart: CachePadded::new(Heartbeat::new()),
         })
     }
 
@@ -54,6 +61,7 @@ impl Bell {
             ring_kept: OnceLock::new(),
             stop: AtomicBool::new(false),
             stop_event: None,
+            heart: CachePadded::new(Heartbeat::new()),
         }
     }
 
@@ -71,6 +79,21 @@ impl Bell {
 
     pub(in crate::io) fn is_stopping(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
+    }
+
+    pub(in crate::io) fn heart(&self) -> &Heartbeat {
+        &self.heart
+    }
+
+    /// Whether the core sleeps and nobody has rung since.
+    pub(in crate::io) fn is_sleeping(&self) -> bool {
+        self.sleeping.is_set()
+    }
+
+    /// The core's ring, while there is one.
+    pub(in crate::io) fn ring(&self) -> Option<RawFd> {
+        let ring = self.ring.load(Ordering::Relaxed);
+        (ring >= 0).then_some(ring)
     }
 
     pub(super) fn stop_event(&self) -> Option<RawFd> {
@@ -101,11 +124,10 @@ impl Bell {
 
     /// The ring to be rung, if the core sleeps and nobody else is ringing it. What it is
     /// to find must have been pushed before.
-    pub(super) fn sleeper(&self) -> Option<RawFd> {
+    pub(in crate::io) fn sleeper(&self) -> Option<RawFd> {
         if !self.sleeping.take() {
             return None;
         }
-        let ring = self.ring.load(Ordering::Relaxed);
-        (ring >= 0).then_some(ring)
+        self.ring()
     }
 }

@@ -279,11 +279,7 @@ impl Driver {
     }
 
     fn push_bell(&self, ring: RawFd) {
-        let message = opcode::MsgRingData::new(types::Fd(ring), 0, USER_DATA_BELL, None)
-            .build()
-            .flags(squeue::Flags::SKIP_SUCCESS)
-            .user_data(USER_DATA_UNRUNG | u64::from(ring.cast_unsigned()));
-        self.push(message);
+        self.push(bell_message(ring));
     }
 
     /// A bell wasn't rung: when that was for want of memory, the other core still sleeps
@@ -426,6 +422,14 @@ impl Driver {
         }
         drop(freed);
     }
+}
+
+/// Wakes the core that sleeps in `ring`; completes only if it can't.
+pub(in crate::io) fn bell_message(ring: RawFd) -> squeue::Entry {
+    opcode::MsgRingData::new(types::Fd(ring), 0, USER_DATA_BELL, None)
+        .build()
+        .flags(squeue::Flags::SKIP_SUCCESS)
+        .user_data(USER_DATA_UNRUNG | u64::from(ring.cast_unsigned()))
 }
 
 /// While waiting for the last operations of a core that ends.

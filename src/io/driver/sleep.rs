@@ -25,12 +25,18 @@ impl SleepFlag {
         self.0.swap(false, Ordering::AcqRel);
     }
 
+    /// Whether the core sleeps and nobody has taken it upon himself to wake it, for a look
+    /// that changes nothing.
+    pub(super) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Whether the core sleeps and nobody else has taken it upon himself to wake it. What
     /// it is to find must have been pushed before.
     pub(super) fn take(&self) -> bool {
         // Pairs with the fence in `fall_asleep`: either we see that it sleeps, or it sees
         // what was pushed.
         fence(Ordering::SeqCst);
-        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::AcqRel)
+        self.is_set() && self.0.swap(false, Ordering::AcqRel)
     }
 }
