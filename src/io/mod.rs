@@ -9,6 +9,7 @@
 //! timers     sleeps on a timing wheel
 //! local      oneshot, notify, mpsc and deadlines among the tasks of a core
 //! disk       files, synchronous
+//! budget     how long a loop may hold the core
 //! blocked    file calls that held the core for too long
 //! sentinel   a thread that tells of silent cores and rings them
 //! seam       what a simulated core does instead
@@ -17,6 +18,7 @@
 //! `DetachedStream` and `File`s.
 
 mod blocked;
+mod budget;
 pub mod chunk;
 mod config;
 mod core;
@@ -33,11 +35,12 @@ mod timers;
 
 pub use self::core::{CoreHandle, run_core};
 pub use blocked::{BlockedCalls, Operation};
+pub use budget::Budget;
 pub use chunk::Chunk;
 pub use config::{Backend, CoreConfig, StartError, check_memlock};
 pub use disk::{Disk, File, OpenMode, RealDisk};
 pub use driver::DriverStats;
-pub use executor::Queue;
+pub use executor::{Queue, SlowPolls};
 pub use net::{DetachedStream, ListenOptions, Listener, Stream};
 pub use rt::{IoStats, Rt, Stopper};
 pub use send_queue::SendQueue;

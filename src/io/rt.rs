@@ -15,8 +15,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use io_uring::{opcode, types};
 
 use super::blocked::{BlockedCalls, BlockedTable};
+use super::budget::Budget;
 use super::driver::{Bell, Driver, DriverStats, Keep};
-use super::executor::{Executor, Queue};
+use super::executor::{Executor, Queue, SlowPolls};
 use super::local::Notify;
 use super::net::{self, DetachedStream, ListenOptions, Listener, Stream};
 use super::seam::SimCore;
@@ -69,6 +70,8 @@ pub struct IoStats {
     pub accept_errors: u64,
     /// Unfinished tasks at the moment.
     pub tasks: u64,
+    /// Polls of tasks that took over 500 µs, by [`Queue`].
+    pub slow_polls: [SlowPolls; Queue::ALL.len()],
     /// File calls that held the core for over 500 µs; see `Rt::blocked_calls`.
     pub blocked_calls: u64,
     /// Times that the sentinel found the core silent with work to do.
@@ -132,6 +135,11 @@ impl Rt {
     /// could hold the core for longer than 500 µs.
     pub async fn yield_now(&self) {
         self.0.executor.yield_now().await;
+    }
+
+    /// Begins the 500 µs that a loop may go on before it lets others in.
+    pub fn budget(&self) -> Budget {
+        Budget::new(self.clone())
     }
 
     pub fn sleep(&self, duration: Duration) -> Sleep {
@@ -231,6 +239,7 @@ impl Rt {
             },
             accept_errors: self.0.accept_errors.get(),
             tasks: self.0.executor.tasks() as u64,
+            slow_polls: self.0.executor.slow_polls(),
             blocked_calls: match &self.0.machine {
                 Machine::Real { blocked, .. } => blocked.count(),
                 Machine::Sim(_) => 0,
@@ -268,6 +277,10 @@ impl Rt {
         }
     }
 
+    pub(super) fn is_simulated(&self) -> bool {
+        matches!(self.0.machine, Machine::Sim(_))
+    }
+
     pub(super) fn timers(&self) -> &Timers {
         &self.0.timers
     }
@@ -287,6 +300,7 @@ impl Rt {
         seed: u64,
     ) -> Rt {
         let disk = Rc::new(RealDisk);
+        executor.time_polls();
         let blocked = BlockedTable::install(bell.clone());
         let machine = Machine::Real {
             driver,

@@ -1,6 +1,6 @@
 //! What a core does for its logs besides serving: retention, flushing what has rolled,
-//! expiry of producers. All of it in the background queue, one partition at a time, with a
-//! yield between them.
+//! expiry of producers. All of it in the background queue, one partition at a time, with
+//! a yield when the budget of 500 µs is spent.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,19 +21,21 @@ pub fn start(shard: &Rc<Shard>) {
     let expiry = millis(i64::from(log.producer_id_expiration_check_interval_ms));
     let delay = millis(log.log_initial_task_delay_ms);
     every(shard, delay, retention, async |shard: &Rc<Shard>| {
+        let budget = shard.rt().budget();
         for id in ids(shard) {
             retain(shard, id);
-            shard.rt().yield_now().await;
+            budget.breathe().await;
         }
     });
     every(shard, expiry, expiry, async |shard: &Rc<Shard>| {
+        let budget = shard.rt().budget();
         for id in ids(shard) {
             if let Some(partition) = shard.partition(id) {
                 let now_ms = shard.rt().wall_ms();
                 let mut partition = partition.borrow_mut();
                 partition.log_mut().remove_expired_producers(now_ms);
             }
-            shard.rt().yield_now().await;
+            budget.breathe().await;
         }
     });
     every(

@@ -7,9 +7,6 @@ use crate::base::{ErrorCode, Offset};
 use crate::coordinator::batch::{ReadError, read_batch};
 use crate::record::{BatchError, Batches};
 
-/// Bytes replayed before other tasks get the core.
-const REPLAY_BYTES_MAX: usize = 32 * 1024;
-
 #[derive(Debug, thiserror::Error)]
 enum LoadError {
     #[error("the log can't be read: {0}")]
@@ -65,7 +62,7 @@ impl Inner {
             }
             bytes_read += bytes.len();
             let from = at;
-            let mut since_yield = 0;
+            let budget = self.rt.budget();
             for batch in Batches::new(&bytes) {
                 let batch = batch.map_err(|source| LoadError::Batch { at, source })?;
                 if batch.next_offset() <= at {
@@ -81,11 +78,7 @@ impl Inner {
                     read_batch(&batch, |entry| core.shard.replay(now_ms, entry))?;
                 }
                 at = batch.next_offset();
-                since_yield += batch.size_in_bytes();
-                if since_yield >= REPLAY_BYTES_MAX {
-                    since_yield = 0;
-                    self.rt.yield_now().await;
-                }
+                budget.breathe().await;
             }
             if at == from {
                 break;

@@ -22,6 +22,7 @@ use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use slab::Slab;
 
@@ -57,6 +58,13 @@ impl Queue {
     }
 }
 
+/// Polls of a queue's tasks that held the core for over 500 µs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlowPolls {
+    pub count: u64,
+    pub longest: Duration,
+}
+
 /// Where tasks that became runnable go.
 pub(crate) enum Host {
     Glommio(GlommioHost),
@@ -71,6 +79,9 @@ pub(crate) struct Executor {
     /// The loop of a glommio core, waiting for any other task to be polled.
     after_poll: RefCell<Option<Waker>>,
     closed: Cell<bool>,
+    /// Whether polls are timed: not in the simulation, which has no real time.
+    timed: Cell<bool>,
+    slow_polls: Cell<[SlowPolls; Queue::ALL.len()]>,
 }
 
 impl Executor {
@@ -81,6 +92,8 @@ impl Executor {
             tasks: RefCell::new(Slab::new()),
             after_poll: RefCell::new(None),
             closed: Cell::new(false),
+            timed: Cell::new(false),
+            slow_polls: Cell::default(),
         })
     }
 
@@ -106,6 +119,23 @@ impl Executor {
     /// Number of tasks that were woken and not polled since.
     pub(crate) fn runnable(&self) -> usize {
         self.runnable.get()
+    }
+
+    /// From now on polls are timed.
+    pub(in crate::io) fn time_polls(&self) {
+        self.timed.set(true);
+    }
+
+    pub(in crate::io) fn slow_polls(&self) -> [SlowPolls; Queue::ALL.len()] {
+        self.slow_polls.get()
+    }
+
+    fn on_slow_poll(&self, queue: Queue, took: Duration) {
+        let mut slow_polls = self.slow_polls.get();
+        let of_queue = &mut slow_polls[queue.index()];
+        of_queue.count += 1;
+        of_queue.longest = of_queue.longest.max(took);
+        self.slow_polls.set(slow_polls);
     }
 
     /// Number of unfinished tasks.

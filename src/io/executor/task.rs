@@ -14,6 +14,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
 use super::{Executor, Queue};
+use crate::io::blocked::BUDGET;
+use crate::io::rt::real_now;
 
 pub(crate) type LocalFuture = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -83,7 +85,14 @@ impl Task {
         let Some(mut future) = taken else {
             unreachable!("an unfinished task has a future and is not polled from within");
         };
+        let start = executor.timed.get().then(real_now);
         let poll = future.as_mut().poll(&mut Context::from_waker(waker));
+        if let Some(start) = start {
+            let took = real_now().saturating_since(start);
+            if took > BUDGET {
+                executor.on_slow_poll(self.queue, took);
+            }
+        }
         match poll {
             Poll::Ready(()) => {
                 drop(future);
