@@ -24,7 +24,7 @@ pub use layers::{ConfigMap, Layers, Source};
 pub use listeners::{Listener, Listeners, SecurityProtocol};
 pub use load::{ConfigError, Loaded, load};
 pub use node::{
-    Cores, DynamicConfig, FetchConfig, GroupCoordinatorConfig, ListenerLimitsConfig,
+    Cores, DynamicConfig, FetchConfig, FetchPath, GroupCoordinatorConfig, ListenerLimitsConfig,
     LogManagerConfig, MetadataConfig, NetworkConfig, NodeConfig, QueuedBytes, Roles, RuntimeConfig,
     TopicDefaults, TransactionConfig, Voter,
 };

@@ -61,6 +61,7 @@ pub struct RuntimeConfig {
     pub cores: Cores,
     /// How long an idle event loop looks for work before it sleeps.
     pub spin_us: u32,
+    pub fetch_path: FetchPath,
     /// A tracing filter.
     pub log_level: String,
 }
@@ -74,6 +75,19 @@ pub enum Cores {
     Count(usize),
     /// One event loop on each of these CPUs, without repetition.
     Cpus(Vec<usize>),
+}
+
+/// `ottla.fetch.path`: how what isn't in the tail cache goes from its file to the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchPath {
+    /// By size and by what the page cache holds.
+    Auto,
+    /// Read, then sent.
+    Memory,
+    /// `sendfile`, which blocks the event loop on what isn't cached.
+    Sendfile,
+    /// io_uring splice through a pipe.
+    Splice,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -330,6 +344,20 @@ impl Cores {
     }
 }
 
+impl FetchPath {
+    pub(super) const NAMES: [&str; 4] = ["auto", "memory", "sendfile", "splice"];
+
+    pub(super) fn parse(text: &str) -> Option<FetchPath> {
+        Some(match text {
+            "auto" => FetchPath::Auto,
+            "memory" => FetchPath::Memory,
+            "sendfile" => FetchPath::Sendfile,
+            "splice" => FetchPath::Splice,
+            _ => return None,
+        })
+    }
+}
+
 /// `node.id`, or its older name. Kafka's -1 of broker.id means "none".
 pub(super) fn node_id(r: &Reader<'_>) -> Option<BrokerId> {
     r.opt_int("node.id")
@@ -360,6 +388,8 @@ fn runtime(r: &Reader<'_>) -> RuntimeConfig {
     RuntimeConfig {
         cores: Cores::parse(&r.text("ottla.cores")).expect("the table's check parses it"),
         spin_us: u32::try_from(r.int("ottla.spin.us")).expect("the table's bound is 0"),
+        fetch_path: FetchPath::parse(&r.text("ottla.fetch.path"))
+            .expect("the table's check allows these names"),
         log_level: r.text("ottla.log.level"),
     }
 }

@@ -1,5 +1,5 @@
 //! A piece of what is to be sent: bytes in memory, or a range of a file that goes to the
-//! socket by `sendfile` without being read. `log` makes them, `shard` puts them behind
+//! socket by the core's fetch path (`net::transmit`). `log` makes them, `shard` puts them behind
 //! response headers, `io` sends them.
 
 use std::io;

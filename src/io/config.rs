@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::base::CoreId;
+use crate::config::FetchPath;
 
 /// What runs a core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub struct CoreConfig {
     /// Number of buffers lent to the kernel for receiving, a power of two up to 32,768.
     pub recv_buffers: u16,
     pub recv_buffer_bytes: u32,
+    /// How ranges of files are sent.
+    pub fetch_path: FetchPath,
     /// The thread's name (at most 15 bytes are visible to the system).
     pub name: String,
 }
@@ -38,6 +41,7 @@ impl CoreConfig {
             backend: Backend::Ring,
             recv_buffers: 512,
             recv_buffer_bytes: 8 << 10,
+            fetch_path: FetchPath::Auto,
             name: format!("ottla-core-{core}"),
         }
     }

@@ -22,6 +22,7 @@ use std::time::Duration;
 use super::config::{Backend, CoreConfig, StartError, check_memlock, ring_error};
 use super::driver::{Bell, Driver};
 use super::executor::{Executor, GlommioHost, Host, Queue, RunQueues, make_executor};
+use super::net::SendPaths;
 use super::rt::{Rt, Stopper};
 use super::sentinel::{self, Watch};
 use crate::base::CoreId;
@@ -150,7 +151,14 @@ impl Core {
         let executor = Executor::new(host);
         let watch = sentinel::watch(config.core, bell.clone()).map_err(StartError::Thread)?;
         Ok(Core {
-            rt: Rt::real(config.core, executor, Rc::new(driver), bell, seed),
+            rt: Rt::real(
+                config.core,
+                executor,
+                Rc::new(driver),
+                bell,
+                seed,
+                SendPaths::new(config.fetch_path),
+            ),
             spin: config.spin,
             watch,
         })

@@ -12,6 +12,7 @@
 //! budget     how long a loop may hold the core
 //! blocked    file calls that held the core for too long
 //! sentinel   a thread that tells of silent cores and rings them
+//! pipes      what file ranges pass through: bounded pools of pipes and buffers
 //! seam       what a simulated core does instead
 //! ```
 //! Everything here belongs to one core and stays on its thread, except `Stopper`,
@@ -27,6 +28,7 @@ mod driver;
 mod executor;
 pub mod local;
 mod net;
+mod pipes;
 mod rt;
 pub(crate) mod seam;
 mod send_queue;
@@ -34,6 +36,7 @@ mod sentinel;
 mod timers;
 
 pub use self::core::{CoreHandle, run_core};
+pub use crate::config::FetchPath;
 pub use blocked::{BlockedCalls, Operation};
 pub use budget::Budget;
 pub use chunk::Chunk;
@@ -41,7 +44,8 @@ pub use config::{Backend, CoreConfig, StartError, check_memlock};
 pub use disk::{Disk, File, OpenMode, RealDisk};
 pub use driver::DriverStats;
 pub use executor::{Queue, SlowPolls};
-pub use net::{DetachedStream, ListenOptions, Listener, Stream};
+pub use net::{DetachedStream, ListenOptions, Listener, PathStats, SendStats, Stream};
+pub use pipes::PoolStats;
 pub use rt::{IoStats, Rt, Stopper};
 pub use send_queue::SendQueue;
 pub use timers::Sleep;

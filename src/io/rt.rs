@@ -19,7 +19,7 @@ use super::budget::Budget;
 use super::driver::{Bell, Driver, DriverStats, Keep};
 use super::executor::{Executor, Queue, SlowPolls};
 use super::local::Notify;
-use super::net::{self, DetachedStream, ListenOptions, Listener, Stream};
+use super::net::{self, DetachedStream, ListenOptions, Listener, SendPaths, SendStats, Stream};
 use super::seam::SimCore;
 use super::timers::{Sleep, Timers};
 use super::{Disk, File, RealDisk};
@@ -48,6 +48,7 @@ enum Machine {
         driver: Rc<Driver>,
         disk: Rc<dyn Disk>,
         blocked: Rc<BlockedTable>,
+        send_paths: SendPaths,
     },
     Sim(Rc<dyn SimCore>),
 }
@@ -66,6 +67,7 @@ pub(crate) trait Poller {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IoStats {
     pub driver: DriverStats,
+    pub send: SendStats,
     /// Failed accepts that were retried.
     pub accept_errors: u64,
     /// Unfinished tasks at the moment.
@@ -237,6 +239,10 @@ impl Rt {
                 Machine::Real { driver, .. } => driver.stats(),
                 Machine::Sim(_) => DriverStats::default(),
             },
+            send: match &self.0.machine {
+                Machine::Real { send_paths, .. } => send_paths.stats(),
+                Machine::Sim(_) => SendStats::default(),
+            },
             accept_errors: self.0.accept_errors.get(),
             tasks: self.0.executor.tasks() as u64,
             slow_polls: self.0.executor.slow_polls(),
@@ -281,6 +287,13 @@ impl Rt {
         matches!(self.0.machine, Machine::Sim(_))
     }
 
+    pub(super) fn send_paths(&self) -> &SendPaths {
+        match &self.0.machine {
+            Machine::Real { send_paths, .. } => send_paths,
+            Machine::Sim(_) => unreachable!("simulated streams send by themselves"),
+        }
+    }
+
     pub(super) fn timers(&self) -> &Timers {
         &self.0.timers
     }
@@ -298,14 +311,15 @@ impl Rt {
         driver: Rc<Driver>,
         bell: Arc<Bell>,
         seed: u64,
+        send_paths: SendPaths,
     ) -> Rt {
-        let disk = Rc::new(RealDisk);
         executor.time_polls();
         let blocked = BlockedTable::install(bell.clone());
         let machine = Machine::Real {
             driver,
-            disk,
+            disk: Rc::new(RealDisk),
             blocked,
+            send_paths,
         };
         Rt::new(core, executor, bell, seed, machine)
     }

@@ -7,7 +7,7 @@ use nix::unistd::Pid;
 
 use super::StartError;
 use crate::base::CoreId;
-use crate::config::{Cores, NodeConfig};
+use crate::config::{Cores, FetchPath, NodeConfig};
 use crate::io::{Backend, CoreConfig, check_memlock};
 
 /// The cores of a node.
@@ -16,6 +16,7 @@ pub struct Plan {
     /// Of each data core; none where it is not pinned.
     pub cpus: Vec<Option<usize>>,
     spin: Duration,
+    fetch_path: FetchPath,
 }
 
 /// Decides by the configuration and the CPUs that this process may use. More loops than
@@ -36,6 +37,7 @@ pub fn plan(config: &NodeConfig) -> Result<Plan, StartError> {
     Ok(Plan {
         cpus,
         spin: Duration::from_micros(u64::from(config.runtime.spin_us)),
+        fetch_path: config.runtime.fetch_path,
     })
 }
 
@@ -44,6 +46,7 @@ impl Plan {
         self.cpus.iter().enumerate().map(|(index, cpu)| CoreConfig {
             cpu: *cpu,
             spin: self.spin,
+            fetch_path: self.fetch_path,
             name: format!("core-{index}"),
             ..CoreConfig::new(CoreId(index as u16))
         })

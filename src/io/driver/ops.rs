@@ -18,6 +18,7 @@ use slab::Slab;
 
 use super::buffers::{BufferId, Buffers};
 use crate::io::File;
+use crate::io::pipes::{Buffer, Lease, Pipe};
 
 /// What must outlive an operation.
 pub(in crate::io) enum Keep {
@@ -28,6 +29,21 @@ pub(in crate::io) enum Keep {
     },
     File {
         _file: Arc<dyn File>,
+    },
+    /// Of a read.
+    Read {
+        _file: Arc<dyn File>,
+        _buffer: Rc<Lease<Buffer>>,
+    },
+    /// Of a splice into a pipe.
+    Fill {
+        _file: Arc<dyn File>,
+        _pipe: Rc<Lease<Pipe>>,
+    },
+    /// Of a splice out of a pipe.
+    Drain {
+        _pipe: Rc<Lease<Pipe>>,
+        _socket: Rc<OwnedFd>,
     },
 }
 

@@ -1,14 +1,16 @@
 //! TCP on a core's ring: listeners, connections, connecting.
 //!
 //! Called by `shard` through [`Rt`](super::Rt). Accepting and receiving are multishot
-//! operations of the driver; sending is done inline by the task (`sendmsg`, `sendfile`),
-//! and only a full socket waits in the ring.
+//! operations of the driver; sending is done inline by the task (`sendmsg`, `sendfile`)
+//! where that can't block; what isn't in memory, and a full socket, wait in the ring.
 //!
 //! Invariant: a descriptor is owned by one `Rc<OwnedFd>` whose clones are held by the
 //! stream or listener and by the operations in flight, so it is closed once, by whichever
 //! ends last.
 
 mod listener;
+mod read;
+mod splice;
 mod stream;
 mod transmit;
 
@@ -24,6 +26,8 @@ pub(super) use listener::listen;
 pub use listener::{ListenOptions, Listener};
 pub(super) use stream::attach;
 pub use stream::{DetachedStream, Stream};
+pub(super) use transmit::SendPaths;
+pub use transmit::{PathStats, SendStats};
 
 use super::Rt;
 use super::driver::{Driver, Keep};

@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use socket2::SockRef;
 
 use super::into_socket_addr;
-use super::transmit::{Sent, send_some};
+use super::transmit::{self, Wire};
 use crate::io::driver::{Driver, OpOwner};
 use crate::io::seam::{SimConnection, SimStream};
 use crate::io::{Rt, SendQueue};
@@ -37,6 +37,8 @@ struct Real {
     peer: SocketAddr,
     local: SocketAddr,
     sending: Cell<bool>,
+    /// A send was dropped while the kernel was sending for it.
+    broken: Cell<bool>,
     /// Bytes received since the receiver last waited.
     received: Cell<usize>,
 }
@@ -57,8 +59,7 @@ enum Detached {
     Sim(SimConnection),
 }
 
-/// A sender or receiver that the socket never makes wait lets others in after so many
-/// bytes.
+/// A receiver that the socket never makes wait lets others in after so many bytes.
 const BYTES_PER_TURN: usize = 512 << 10;
 
 impl Stream {
@@ -107,7 +108,8 @@ impl Stream {
     }
 
     /// Sends all of `out`. What was sent is taken off its front, so after an error or a
-    /// dropped future it holds what wasn't.
+    /// dropped future it holds what wasn't; only when it was dropped in the middle of a
+    /// splice, nobody knows how much of that was sent, and further sends fail.
     pub async fn send(&self, out: &mut SendQueue) -> io::Result<()> {
         let real = match &self.0 {
             Kind::Real(real) => real,
@@ -119,23 +121,14 @@ impl Stream {
             }
         };
         let _sole = SoleSender::new(&real.sending);
-        let mut since_yield = 0;
-        while !out.is_empty() {
-            match send_some(&real.socket, out)? {
-                Sent::Bytes(count) => {
-                    since_yield += count;
-                    if since_yield >= BYTES_PER_TURN && !out.is_empty() {
-                        since_yield = 0;
-                        real.rt.yield_now().await;
-                    }
-                }
-                Sent::Full => {
-                    since_yield = 0;
-                    real.driver.writable(&real.socket).await;
-                }
-            }
-        }
-        Ok(())
+        let wire = Wire {
+            rt: &real.rt,
+            driver: &real.driver,
+            paths: real.rt.send_paths(),
+            socket: &real.socket,
+            broken: &real.broken,
+        };
+        transmit::send(&wire, out).await
     }
 
     pub fn peer_addr(&self) -> SocketAddr {
@@ -207,6 +200,7 @@ impl Stream {
             peer,
             local,
             sending: Cell::new(false),
+            broken: Cell::new(false),
             received: Cell::new(0),
         })))
     }
@@ -244,6 +238,7 @@ pub(in crate::io) fn attach(rt: &Rt, driver: &Rc<Driver>, detached: DetachedStre
         peer,
         local,
         sending: Cell::new(false),
+        broken: Cell::new(false),
         received: Cell::new(0),
     }))
 }
