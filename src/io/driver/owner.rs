@@ -40,6 +40,11 @@ impl OpOwner {
         self.driver.poll_receive(self.id, into, missing, cx)
     }
 
+    /// The result of a single-shot operation: the kernel's, an errno negative.
+    pub(in crate::io) fn poll_result(&self, cx: &Context<'_>) -> Poll<i32> {
+        self.driver.poll_once(self.id, cx)
+    }
+
     /// Stops the operation; what had arrived can still be polled for, which starts it anew.
     pub(in crate::io) async fn stop(&self) {
         poll_fn(|cx| self.driver.poll_stopped(self.id, cx)).await;
@@ -78,6 +83,24 @@ impl Driver {
         keep: Keep,
         cancel: bool,
     ) -> impl Future<Output = i32> + use<> {
+        // SAFETY: by the caller's promise.
+        let owner = unsafe { self.start(entry, keep, cancel) };
+        async move {
+            poll_fn(|cx| owner.poll_result(cx)).await
+            // `owner` is dropped here, or wherever the future is dropped.
+        }
+    }
+
+    /// As [`once`](Self::once), for an owner that polls for the result itself.
+    ///
+    /// # Safety
+    /// As for `once`.
+    pub(in crate::io) unsafe fn start(
+        self: &Rc<Self>,
+        entry: squeue::Entry,
+        keep: Keep,
+        cancel: bool,
+    ) -> OpOwner {
         let id = {
             let mut state = self.state.borrow_mut();
             let id = state.ops.add(OpState::Once(None), keep);
@@ -85,14 +108,10 @@ impl Driver {
             id
         };
         self.push(entry.user_data(id.user_data()));
-        let owner = OpOwner {
+        OpOwner {
             driver: self.clone(),
             id,
             cancel,
-        };
-        async move {
-            poll_fn(|cx| owner.driver.poll_once(owner.id, cx)).await
-            // `owner` is dropped here, or wherever the future is dropped.
         }
     }
 

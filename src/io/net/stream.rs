@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use socket2::SockRef;
 
 use super::into_socket_addr;
+use super::splice;
 use super::transmit::{self, Wire};
 use crate::io::driver::{Driver, OpOwner};
 use crate::io::seam::{SimConnection, SimStream};
@@ -37,8 +38,8 @@ struct Real {
     peer: SocketAddr,
     local: SocketAddr,
     sending: Cell<bool>,
-    /// A send was dropped while the kernel was sending for it.
-    broken: Cell<bool>,
+    /// What a dropped send has left with the kernel.
+    splice: splice::Slot,
     /// Bytes received since the receiver last waited.
     received: Cell<usize>,
 }
@@ -108,8 +109,8 @@ impl Stream {
     }
 
     /// Sends all of `out`. What was sent is taken off its front, so after an error or a
-    /// dropped future it holds what wasn't; only when it was dropped in the middle of a
-    /// splice, nobody knows how much of that was sent, and further sends fail.
+    /// dropped future it holds what wasn't, but for a splice under way, which the next send
+    /// takes off: it must be called with the same queue, or fails with `BrokenPipe`.
     pub async fn send(&self, out: &mut SendQueue) -> io::Result<()> {
         let real = match &self.0 {
             Kind::Real(real) => real,
@@ -126,7 +127,7 @@ impl Stream {
             driver: &real.driver,
             paths: real.rt.send_paths(),
             socket: &real.socket,
-            broken: &real.broken,
+            splice: &real.splice,
         };
         transmit::send(&wire, out).await
     }
@@ -200,7 +201,7 @@ impl Stream {
             peer,
             local,
             sending: Cell::new(false),
-            broken: Cell::new(false),
+            splice: splice::Slot::default(),
             received: Cell::new(0),
         })))
     }
@@ -238,7 +239,7 @@ pub(in crate::io) fn attach(rt: &Rt, driver: &Rc<Driver>, detached: DetachedStre
         peer,
         local,
         sending: Cell::new(false),
-        broken: Cell::new(false),
+        splice: splice::Slot::default(),
         received: Cell::new(0),
     }))
 }

@@ -16,8 +16,9 @@
 //! `sendfile`. Where the file system can't read without waiting, everything counts as not
 //! cached. A file that can't be spliced, or no pipe to be had: *read*.
 //!
-//! Called by `Stream::send`. Invariants: bytes leave in the order of the queue, and what has
-//! left is off the queue before anything is awaited; `MSG_MORE` is set when more follows.
+//! Called by `Stream::send`. Invariants: bytes leave in the order of the queue; what has left
+//! is off the queue before anything is awaited, or known to a splice that the next send
+//! awaits first; `MSG_MORE` is set when more follows.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -111,9 +112,8 @@ pub(super) struct Wire<'a> {
     pub(super) driver: &'a Rc<Driver>,
     pub(super) paths: &'a SendPaths,
     pub(super) socket: &'a Rc<OwnedFd>,
-    /// Set while bytes may leave that aren't off the queue yet; it stays set when the send
-    /// is dropped then.
-    pub(super) broken: &'a Cell<bool>,
+    /// A splice that an earlier, dropped send has left.
+    pub(super) splice: &'a splice::Slot,
 }
 
 impl Wire<'_> {
@@ -158,7 +158,7 @@ const READ_BYTES_MAX: usize = 16 << 10;
 
 /// Sends all of `out`.
 pub(super) async fn send(wire: &Wire<'_>, out: &mut SendQueue) -> io::Result<()> {
-    if wire.broken.get() {
+    if !splice::goes_on_with(wire.splice, out) {
         return Err(io::ErrorKind::BrokenPipe.into());
     }
     let mut since_yield = 0;
@@ -189,7 +189,11 @@ pub(super) async fn send(wire: &Wire<'_>, out: &mut SendQueue) -> io::Result<()>
 /// Sends from the front of a queue that isn't empty: its leading run of memory chunks, or (a
 /// part of) its first file chunk.
 async fn step(wire: &Wire<'_>, out: &mut SendQueue) -> io::Result<Sent> {
-    match choose(wire.paths.fetch_path, out) {
+    let way = match wire.splice.borrow().is_some() {
+        true => Way::Splice,
+        false => choose(wire.paths.fetch_path, out),
+    };
+    match way {
         Way::Memory => {
             let count = send_slices(wire.socket, None, out)?;
             wire.paths.count(|stats| stats.memory.add(count));
