@@ -9,7 +9,7 @@ declare! { OTTLA: Broker;
     "ottla.spin.us", Int, V("50"), Between(0, 1000), Medium, AtStart,
         "Microseconds that an idle event loop looks for work before it sleeps; 0 sleeps at once.";
     "ottla.fetch.path", String, V("auto"), OneOf(&super::super::node::FetchPath::NAMES), Medium, AtStart,
-        "How consumers get what isn't in memory any more: sendfile, io_uring splice, memory (read, then sent), or auto, which decides for each range by its size and by what the page cache holds.";
+        "How file ranges are sent: sendfile, io_uring splice, memory (read first), or auto, by size and by what the page cache has.";
     "ottla.log.level", String, V("info"), LogFilter, Medium, AtStart,
         "What is reported on stderr: error, warn, info, debug, trace, or target=level pairs.";
 }
