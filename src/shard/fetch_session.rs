@@ -101,8 +101,8 @@ pub enum SessionCall {
 #[derive(Debug)]
 pub enum Found {
     Here,
-    /// On its way; told when it is here or turns out to be lost.
-    Arriving(Rc<Notify>),
+    /// On its way from this core; told when it is here or turns out to be lost.
+    Arriving(Rc<Notify>, CoreId),
     /// To be asked of this core.
     At(CoreId),
     Nowhere,
@@ -148,6 +148,7 @@ enum Slot {
     /// Asked of another core.
     Arriving {
         arrival: Rc<Notify>,
+        from: CoreId,
         /// Closed meanwhile: it is dropped as it comes.
         closed: bool,
     },
@@ -323,7 +324,7 @@ impl FetchSessions {
     pub fn find(&self, id: i32) -> Found {
         match self.sessions.get(&id) {
             Some(Slot::Here(_)) => Found::Here,
-            Some(Slot::Arriving { arrival, .. }) => Found::Arriving(arrival.clone()),
+            Some(Slot::Arriving { arrival, from, .. }) => Found::Arriving(arrival.clone(), *from),
             Some(Slot::Away(away)) => Found::At(away.core),
             None if id <= 0 || self.is_own(id) => Found::Nowhere,
             None => Found::At(self.home(id)),
@@ -331,10 +332,11 @@ impl FetchSessions {
     }
 
     /// The session is being asked of another core; also whether its home is here.
-    pub fn expect_arrival(&mut self, id: i32) -> (Rc<Notify>, bool) {
+    pub fn expect_arrival(&mut self, id: i32, from: CoreId) -> (Rc<Notify>, bool) {
         let arrival = Rc::new(Notify::new());
         let slot = Slot::Arriving {
             arrival: arrival.clone(),
+            from,
             closed: false,
         };
         let before = self.sessions.insert(id, slot);
@@ -347,7 +349,10 @@ impl FetchSessions {
 
     /// The answer has come: the session, or the news that it is no more.
     pub fn arrived(&mut self, id: i32, session: Option<Box<Session>>, now: Nanos) {
-        let Some(Slot::Arriving { arrival, closed }) = self.sessions.remove(&id) else {
+        let Some(Slot::Arriving {
+            arrival, closed, ..
+        }) = self.sessions.remove(&id)
+        else {
             unreachable!("what was asked for is expected until it is answered");
         };
         if let Some(mut session) = session

@@ -7,7 +7,8 @@
 //! cores is sent after each call ([`send_notes`]).
 //!
 //! Invariant: nobody waits in a circle. A core is asked to give a session only after it was
-//! sent, so what it may wait for is on its way.
+//! sent, so what it may wait for is on its way; and if it has lost the session meanwhile and
+//! asks for it itself, the home, which waits for it, answers that there is none.
 //!
 //! [`FetchSessions`]: super::fetch_session::FetchSessions
 
@@ -42,7 +43,9 @@ pub fn serve(shard: &Rc<Shard>, call: SessionCall, slot: ReplySlot<ShardReply>) 
             let found = shard.sessions().find(id);
             let comes = match found {
                 Found::Here | Found::Nowhere => false,
-                Found::Arriving(_) => true,
+                // Whoever is to give it and asks for it has lost it; waiting for it would be
+                // waiting for each other.
+                Found::Arriving(_, from) => !(is_taken && from == to),
                 // Who has it wouldn't ask for it, unless it has lost it.
                 Found::At(core) => is_taken && core != to,
             };
@@ -84,7 +87,7 @@ async fn obtain(shard: &Rc<Shard>, id: i32) {
     let found = shard.sessions().find(id);
     let arrival = match found {
         Found::Here | Found::Nowhere => return,
-        Found::Arriving(arrival) => arrival,
+        Found::Arriving(arrival, _) => arrival,
         Found::At(core) => fetch_from(shard, id, core),
     };
     arrival.notified().await;
@@ -93,7 +96,7 @@ async fn obtain(shard: &Rc<Shard>, id: i32) {
 /// A task of its own brings it, for the request that wants it may be given up.
 fn fetch_from(shard: &Rc<Shard>, id: i32, core: CoreId) -> Rc<Notify> {
     let to = shard.core();
-    let (arrival, is_own) = shard.sessions().expect_arrival(id);
+    let (arrival, is_own) = shard.sessions().expect_arrival(id, core);
     let call = if is_own {
         SessionCall::Give { id, to }
     } else {
