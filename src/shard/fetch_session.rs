@@ -783,7 +783,7 @@ mod tests {
         let mut other = FetchSessions::new(1, 1, 2);
         let id = opened(&mut home, &mut rng);
         assert!(matches!(other.find(id), Found::At(CoreId(0))));
-        other.expect_arrival(id);
+        other.expect_arrival(id, CoreId(0));
         let lent = home.lend(id, CoreId(1), Nanos(1));
         other.arrived(id, lent, Nanos(1));
         assert!(matches!(other.find(id), Found::Here));
@@ -804,7 +804,7 @@ mod tests {
         let refused = home.begin(request(0, 0, vec![spec(0, 0)]), later, &mut rng);
         assert_eq!(refused.unwrap().session_id, 0);
         // Back home.
-        home.expect_arrival(id);
+        home.expect_arrival(id, CoreId(0));
         let given = other.lend(id, CoreId(0), later);
         home.arrived(id, given, later);
         assert!(matches!(home.find(id), Found::Here));
@@ -820,7 +820,7 @@ mod tests {
         let mut lend = |home: &mut FetchSessions, other: &mut FetchSessions, at: u64| {
             let begun = home.begin(request(0, 0, vec![spec(0, 0)]), Nanos(at), &mut rng);
             let id = begun.unwrap().session_id;
-            other.expect_arrival(id);
+            other.expect_arrival(id, CoreId(0));
             let lent = home.lend(id, CoreId(1), Nanos(at));
             other.arrived(id, lent, Nanos(at));
             id
@@ -850,7 +850,7 @@ mod tests {
         let mut home = FetchSessions::new(1, 0, 2);
         let mut other = FetchSessions::new(1, 1, 2);
         let id = opened(&mut home, &mut rng);
-        other.expect_arrival(id);
+        other.expect_arrival(id, CoreId(0));
         let lent = home.lend(id, CoreId(1), Nanos(0));
         other.drop_guest(id);
         other.arrived(id, lent, Nanos(0));

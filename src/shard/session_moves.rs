@@ -13,14 +13,19 @@
 //! [`FetchSessions`]: super::fetch_session::FetchSessions
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::Shard;
 use super::fetch_session::{Begun, Found, SessionCall, SessionRequest};
 use super::messages::{ShardReply, ShardRequest};
 use crate::base::{CoreId, ErrorCode};
 use crate::io::Queue;
-use crate::io::local::Notify;
+use crate::io::local::{Notify, or_deadline};
 use crate::mesh::ReplySlot;
+
+/// How long a request waits for its session. Cores answer within microseconds; this bounds
+/// what a mistake in the hand-overs could cost a connection.
+const ARRIVAL_MAX: Duration = Duration::from_secs(1);
 
 /// Resolves a request to the partitions it reads; errors as
 /// [`FetchSessions::begin`](super::fetch_session::FetchSessions::begin).
@@ -90,7 +95,9 @@ async fn obtain(shard: &Rc<Shard>, id: i32) {
         Found::Arriving(arrival, _) => arrival,
         Found::At(core) => fetch_from(shard, id, core),
     };
-    arrival.notified().await;
+    let at = shard.rt().now() + ARRIVAL_MAX;
+    // Late, it counts as lost: the client opens another.
+    let _ = or_deadline(shard.rt(), arrival.notified(), at).await;
 }
 
 /// A task of its own brings it, for the request that wants it may be given up.
