@@ -4,8 +4,9 @@
 //!
 //! `cargo bench --bench echo`; noisy unless the machine is otherwise idle.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "../tests/support/allocations.rs"]
+mod allocations;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
@@ -13,6 +14,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use allocations::allocations;
 use bytes::BytesMut;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
@@ -21,29 +23,6 @@ use ottla::io::{Backend, CoreConfig, Queue, SendQueue, Stream, run_core};
 
 const MESSAGE_BYTES: usize = 200;
 const ALTERNATIONS: usize = 5;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: everything is left to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller keeps `alloc`'s contract.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps `dealloc`'s contract.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 /// What a server's thread used, at one moment.
 #[derive(Clone, Copy, Default)]
@@ -61,7 +40,7 @@ impl Used {
         Used {
             cpu_us: time.num_microseconds() as f64,
             syscalls,
-            allocations: ALLOCATIONS.get(),
+            allocations: allocations(),
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Appending and reading the tail allocate next to nothing: no more than what the bytes
 //! themselves take to be shared.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "support/allocations.rs"]
+mod allocations;
+
 use std::rc::Rc;
 
+use allocations::allocations;
 use bytes::BytesMut;
 use ottla::base::{LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId};
 use ottla::io::RealDisk;
@@ -13,29 +15,6 @@ use ottla::record::{
     BatchBuilder, BatchParams, Origin, ProducerInfo, TargetCompression, TimestampType, Validated,
     ValidationRules, validate,
 };
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: everything is left to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller keeps `alloc`'s contract.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps `dealloc`'s contract.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 const NOW: i64 = 1_700_000_000_000;
 
@@ -90,7 +69,7 @@ fn appends_and_tail_reads_do_not_allocate() {
         sequence += 600;
         let mut counted = 0;
         for (i, batch) in batches.into_iter().enumerate() {
-            let before = ALLOCATIONS.get();
+            let before = allocations();
             let info = log.append_as_leader(batch, LeaderEpoch(0), NOW).unwrap();
             let end = log.log_end_offset();
             let read = log.read(info.first_offset, 1 << 20, end, true).unwrap();
@@ -98,7 +77,7 @@ fn appends_and_tail_reads_do_not_allocate() {
             drop(read);
             // The first ones set up the slab and the producer.
             if i >= 100 {
-                counted += ALLOCATIONS.get() - before;
+                counted += allocations() - before;
             }
         }
         // New slabs, blocks of the queues, and nothing per append.

@@ -1,38 +1,18 @@
 //! The mesh under load: posts, back-pressure, full rings in both directions, many cores,
 //! and no allocation while it is busy.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+#[path = "support/allocations.rs"]
+mod allocations;
+
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use allocations::allocations;
 use ottla::base::CoreId;
 use ottla::io::local::{channel, or_deadline};
 use ottla::io::{Backend, CoreConfig, CoreHandle, Queue, Rt, check_memlock, run_core};
 use ottla::mesh::{Port, PortSeed, mesh};
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: everything is left to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller keeps `alloc`'s contract.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps `dealloc`'s contract.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -286,11 +266,11 @@ fn nothing_is_allocated_in_a_steady_state() {
             for _ in 0..ROUNDS {
                 round().await;
             }
-            let before = ALLOCATIONS.get();
+            let before = allocations();
             for _ in 0..ROUNDS {
                 round().await;
             }
-            let allocated = ALLOCATIONS.get() - before;
+            let allocated = allocations() - before;
             port.call(CoreId(1), LAST).await.unwrap();
             allocated
         },

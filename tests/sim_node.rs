@@ -2,6 +2,9 @@
 //! killed at any moment and started again. What was acknowledged is there afterwards, and
 //! one seed replays to the same history, byte for byte.
 
+#[path = "support/requests.rs"]
+mod requests;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,7 +21,7 @@ use ottla::io::{Queue, Rt, SendQueue, Stream};
 use ottla::node::lifecycle::{self, Life};
 use ottla::node::listeners::BoundListener;
 use ottla::node::{self, storage};
-use ottla::record::{BatchBuilder, BatchParams, batch::Batches, records};
+use ottla::record::{batch::Batches, records};
 use ottla::shard::Node;
 use ottla::sim::{self, NodeId, Sim};
 use ottla::wire::ApiKey;
@@ -26,10 +29,8 @@ use ottla::wire::codec::{Decoder, Message};
 use ottla::wire::header::{decode_response_header, encode_request_header};
 use ottla::wire::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use ottla::wire::messages::fetch_request::{FetchPartition, FetchTopic};
-use ottla::wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use ottla::wire::messages::{
-    CreateTopicsRequest, CreateTopicsResponse, FetchRequest, FetchResponse, ProduceRequest,
-    ProduceResponse,
+    CreateTopicsRequest, CreateTopicsResponse, FetchRequest, FetchResponse, ProduceResponse,
 };
 
 const DATA_CORES: usize = 2;
@@ -207,7 +208,7 @@ impl Client {
 
     /// Produces one record with acks=all; its offset.
     async fn produce(&mut self, partition: i32, value: &[u8]) -> std::io::Result<i64> {
-        let request = produce_request(partition, value);
+        let request = requests::produce(TOPIC, partition, value);
         loop {
             let response: ProduceResponse = self.ask(ApiKey::Produce, 9, &request).await?;
             let answer = &response.responses[0].partition_responses[0];
@@ -262,24 +263,6 @@ impl Client {
                 return found;
             }
         }
-    }
-}
-
-fn produce_request(partition: i32, value: &[u8]) -> ProduceRequest {
-    let mut batch = BatchBuilder::new(BatchParams::default());
-    batch.append(1_000, None, Some(value), &[]);
-    ProduceRequest {
-        acks: -1,
-        timeout_ms: 10_000,
-        topic_data: vec![TopicProduceData {
-            name: TOPIC.to_owned(),
-            partition_data: vec![PartitionProduceData {
-                index: partition,
-                records: Some(batch.finish()),
-            }],
-            ..Default::default()
-        }],
-        ..Default::default()
     }
 }
 
@@ -440,7 +423,7 @@ async fn produce_in_phases(rt: Rt, at: SocketAddr, number: i32) -> BTreeMap<i32,
         let mut answered = 0;
         for n in 0..count {
             let value = format!("{number}:{}", before + n);
-            let request = produce_request(partition, value.as_bytes());
+            let request = requests::produce(TOPIC, partition, value.as_bytes());
             let sent = client.send(ApiKey::Produce, 9, &request).await;
             sent.expect("nothing is cut here");
             // So many in flight, until the last.

@@ -1,6 +1,9 @@
 //! A node in this process, on real cores, whose counters a test may look at; and a client
 //! that pipelines.
 
+#[path = "requests.rs"]
+mod requests;
+
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,17 +18,15 @@ use ottla::io::disk::RealDisk;
 use ottla::io::{CoreConfig, CoreHandle, run_core};
 use ottla::node::lifecycle::{self, Life};
 use ottla::node::{self, listeners, storage};
-use ottla::record::{BatchBuilder, BatchParams, batch::Batches, records};
+use ottla::record::{batch::Batches, records};
 use ottla::shard::Node;
 use ottla::wire::ApiKey;
 use ottla::wire::codec::{Decoder, Message};
 use ottla::wire::header::{decode_response_header, encode_request_header};
 use ottla::wire::messages::create_topics_request::CreatableTopic;
 use ottla::wire::messages::fetch_request::{FetchPartition, FetchTopic};
-use ottla::wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use ottla::wire::messages::{
-    CreateTopicsRequest, CreateTopicsResponse, FetchRequest, FetchResponse, ProduceRequest,
-    ProduceResponse,
+    CreateTopicsRequest, CreateTopicsResponse, FetchRequest, FetchResponse, ProduceResponse,
 };
 
 pub const TOPIC: &str = "t";
@@ -203,21 +204,7 @@ impl Client {
     }
 
     pub fn send_produce(&mut self, partition: i32, value: &[u8]) {
-        let mut batch = BatchBuilder::new(BatchParams::default());
-        batch.append(1_000, None, Some(value), &[]);
-        let request = ProduceRequest {
-            acks: -1,
-            timeout_ms: 10_000,
-            topic_data: vec![TopicProduceData {
-                name: TOPIC.to_owned(),
-                partition_data: vec![PartitionProduceData {
-                    index: partition,
-                    records: Some(batch.finish()),
-                }],
-                ..Default::default()
-            }],
-            ..Default::default()
-        };
+        let request = requests::produce(TOPIC, partition, value);
         self.send(ApiKey::Produce, 9, &request);
     }
 
