@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::node::Ready;
+use crate::node::{Ready, cores};
 
 /// Version, cluster, node, cores, listeners, data and a line to try.
 pub fn text(ready: &Ready) -> String {
@@ -13,7 +13,7 @@ pub fn text(ready: &Ready) -> String {
     };
     line("cluster", ready.cluster_id.clone());
     line("node", ready.node_id.to_string());
-    line("cores", cores(&ready.cpus));
+    line("cores", cores::text(&ready.cores));
     for listener in &ready.listeners {
         let role = if listener.is_controller {
             " (controller)"
@@ -46,19 +46,11 @@ pub fn text(ready: &Ready) -> String {
     format!("Ottla {} is serving\n{out}", env!("CARGO_PKG_VERSION"))
 }
 
-fn cores(cpus: &[Option<usize>]) -> String {
-    let pinned: Vec<String> = cpus.iter().flatten().map(usize::to_string).collect();
-    if pinned.len() == cpus.len() {
-        format!("{} (pinned to CPU {})", cpus.len(), pinned.join(", "))
-    } else {
-        format!("{} (not pinned)", cpus.len())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::BrokerId;
+    use crate::node::cores::Place;
     use crate::node::listeners::BoundListener;
 
     #[test]
@@ -71,6 +63,10 @@ mod tests {
             address: address.parse().unwrap(),
             is_controller,
         };
+        let place = |cpu| Place {
+            cpu: Some(cpu),
+            numa_node: Some(0),
+        };
         let ready = Ready {
             cluster_id: "MkU3OEVBNTcwNTJENDM2Qg".to_owned(),
             node_id: BrokerId(1),
@@ -79,7 +75,7 @@ mod tests {
                 listener("CONTROLLER", "127.0.0.1:9093", true),
             ],
             log_dirs: vec!["./data".into()],
-            cpus: vec![Some(0), Some(1)],
+            cores: vec![place(0), place(1)],
             formatted: true,
         };
         let version = env!("CARGO_PKG_VERSION");
@@ -89,13 +85,12 @@ mod tests {
                 "Ottla {version} is serving\n\
                  \x20 cluster    MkU3OEVBNTcwNTJENDM2Qg\n\
                  \x20 node       1\n\
-                 \x20 cores      2 (pinned to CPU 0, 1)\n\
+                 \x20 cores      2 (pinned to CPU 0, 1; NUMA node 0)\n\
                  \x20 listener   PLAINTEXT://0.0.0.0:9092\n\
                  \x20 listener   CONTROLLER://127.0.0.1:9093 (controller)\n\
                  \x20 data       ./data (formatted now)\n\
                  \x20 try        echo hello | kcat -b 127.0.0.1:9092 -t hello -P\n"
             )
         );
-        assert_eq!(cores(&[None; 4]), "4 (not pinned)");
     }
 }

@@ -105,7 +105,10 @@ pub fn from_bytes(path: &Path, bytes: &[u8], overrides: &[String]) -> Result<Loa
         .map(|(key, setting)| (key.clone(), setting.value.clone()))
         .collect();
     match check_together(Arc::new(fixed)) {
-        Ok(node) => {
+        Ok(mut node) => {
+            let written = settings.iter().filter(|(_, s)| s.origin != Origin::BuiltIn);
+            let origins = written.map(|(key, setting)| (key.clone(), setting.origin.clone()));
+            node.origins = Arc::new(origins.collect());
             let without_effect = settings
                 .iter()
                 .filter(|(key, setting)| setting.origin != Origin::BuiltIn && has_no_effect(key))
@@ -135,6 +138,9 @@ impl fmt::Display for Mistake {
         write!(f, ": {}", self.what)
     }
 }
+
+/// Where the settings of the file and the command line stand, by key.
+pub(super) type Origins = BTreeMap<String, Origin>;
 
 struct Setting {
     value: String,
@@ -648,6 +654,24 @@ log.retention.check.interval.ms=300000
             error("node.id=x", &[]),
             "server.properties:1: node.id=x: expected a whole number (32 bits), at least 0"
         );
+    }
+
+    #[test]
+    fn what_the_machine_finds_wrong_is_told_like_the_rest() {
+        let told = |text: &str, overrides: &[&str]| {
+            let node = load_text(text, overrides).unwrap().node;
+            let error = node.mistake("ottla.cores", "no such CPU".to_owned());
+            error.to_string()
+        };
+        assert_eq!(
+            told("\nottla.cores=7-9", &[]),
+            "server.properties:2: ottla.cores=7-9: no such CPU"
+        );
+        assert_eq!(
+            told("ottla.cores=1", &["ottla.cores=7"]),
+            "--override ottla.cores=7: no such CPU"
+        );
+        assert_eq!(told("", &[]), "ottla.cores: no such CPU");
     }
 
     #[test]

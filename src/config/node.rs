@@ -11,6 +11,7 @@ use crate::base::BrokerId;
 
 use super::layers::{ConfigMap, Layers, Reader};
 use super::listeners::Listeners;
+use super::load::{ConfigError, Mistake, Origin, Origins};
 
 /// Everything that the parts of a node need to know at start.
 #[derive(Clone, Debug)]
@@ -39,6 +40,8 @@ pub struct NodeConfig {
     /// Keys and values of the file and the command line: the bottom layer for
     /// [`super::TopicConfig`] and DescribeConfigs.
     pub fixed: Arc<ConfigMap>,
+    /// Where each of them was written.
+    pub(super) origins: Arc<Origins>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +72,8 @@ pub struct RuntimeConfig {
 /// `ottla.cores`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cores {
-    /// One event loop for each CPU that the process may use, pinned to it.
+    /// One event loop for each CPU that the process may use, pinned to it; fewer and not
+    /// pinned where a quota grants less.
     Auto,
     /// That many event loops, 1 to [`Cores::MAX`]; pinned if there are as many CPUs.
     Count(usize),
@@ -277,7 +281,21 @@ impl NodeConfig {
                 broker_session_timeout_ms: r.int("broker.session.timeout.ms"),
             },
             fixed,
+            origins: Arc::default(),
         }
+    }
+
+    /// For what only the machine can tell to be wrong: an error that names where the setting
+    /// stands, as those that are found while loading do.
+    pub fn mistake(&self, key: &'static str, what: String) -> ConfigError {
+        let origin = self.origins.get(key).cloned();
+        let value = self.fixed.get(key).filter(|_| origin.is_some()).cloned();
+        ConfigError::Mistakes(vec![Mistake {
+            origin: origin.unwrap_or(Origin::BuiltIn),
+            key: key.to_owned(),
+            value,
+            what,
+        }])
     }
 
     /// The layers of this node without anything dynamic.

@@ -1,8 +1,13 @@
 //! How a core is set up, and what can keep it from starting.
+//!
+//! A text tells what is wrong and what to do about it, with the command where there is one.
 
 use std::io;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit};
+
+use super::{memlock, probe};
 use crate::base::CoreId;
 use crate::config::FetchPath;
 
@@ -69,8 +74,41 @@ pub enum StartError {
     MemlockUsedUp { needed_bytes: u64, limit_bytes: u64 },
     #[error("the kernel has no memory for the core's io_uring")]
     Memory,
-    #[error("this kernel lacks {missing}; Linux 6.1 or newer is needed, with io_uring enabled")]
-    Kernel { missing: &'static str },
+    #[error("this kernel lacks {missing}; Linux 6.1 or newer is needed")]
+    Kernel { missing: String },
+    /// ENOSYS, and nothing that would hide it.
+    #[error(
+        "this kernel has no io_uring, or a sandbox hides it (io_uring_setup isn't implemented); \
+         Linux 6.1 or newer is needed, built with CONFIG_IO_URING=y"
+    )]
+    NoIoUring,
+    /// ENOSYS under a seccomp filter.
+    #[error(
+        "io_uring is hidden by a seccomp filter, or this kernel has none (io_uring_setup isn't \
+         implemented); {FILTER_ADVICE}"
+    )]
+    Hidden,
+    /// EPERM under a seccomp filter.
+    #[error(
+        "io_uring is blocked by a seccomp filter, as container engines do by default; \
+         {FILTER_ADVICE}"
+    )]
+    Filtered,
+    /// EPERM by the system's own switch.
+    #[error("{}; switch it on with `sudo sysctl -w kernel.io_uring_disabled=0`", switched_off(*.level))]
+    SwitchedOff { level: u32 },
+    /// EPERM, and neither of the two.
+    #[error(
+        "io_uring is not permitted to this process, perhaps by a security module (SELinux, \
+         AppArmor); `sudo dmesg | grep -i denied` tells which"
+    )]
+    NotPermitted,
+    #[error(
+        "the limit of {limit} open files is too low for an event loop; raise it in this shell \
+         with `sudo prlimit --pid $$ --nofile=65536` (RLIMIT_NOFILE; `LimitNOFILE=` in a \
+         systemd unit)"
+    )]
+    Files { limit: u64 },
     #[error("can't run on CPU {cpu}: {source}")]
     Affinity { cpu: usize, source: io::Error },
     #[error("can't set the core's io_uring up: {0}")]
@@ -81,74 +119,63 @@ pub enum StartError {
     Thread(#[source] io::Error),
 }
 
-/// Locked memory of one glommio executor (three rings), measured.
-const GLOMMIO_BYTES: u64 = 224 << 10;
-/// glommio refuses to start below this limit, whatever it uses.
-const GLOMMIO_LIMIT_BYTES_MIN: u64 = 512 << 10;
-/// Locked memory of a core's own ring: 256 submissions, 4,096 completions.
-const RING_BYTES: u64 = 96 << 10;
+const FILTER_ADVICE: &str = "start the container with `--security-opt seccomp=unconfined`, or \
+    with a profile that allows io_uring_setup, io_uring_enter and io_uring_register (in \
+    Kubernetes `seccompProfile: {type: Unconfined}`; in a systemd unit \
+    `SystemCallFilter=@io-event`)";
 
-/// Checks before the start that `cores` event loops may lock the memory that they need.
-/// Root (or CAP_IPC_LOCK) is exempt. Memory that the same user has locked elsewhere
-/// counts as well and isn't seen here: then a core's own start fails
-/// (`MemlockUsedUp`).
-pub fn check_memlock(cores: usize, backend: Backend) -> Result<(), StartError> {
-    let limit_bytes = memlock_limit()?;
-    let needed_bytes = memlock_needed(cores, backend);
-    if limit_bytes < needed_bytes && !may_lock_without_limit() {
-        return Err(StartError::Memlock {
-            cores,
-            needed_bytes,
-            limit_bytes,
-        });
-    }
-    Ok(())
-}
-
-fn memlock_needed(cores: usize, backend: Backend) -> u64 {
-    match backend {
-        Backend::Ring => ((GLOMMIO_BYTES + RING_BYTES) * cores as u64).max(GLOMMIO_LIMIT_BYTES_MIN),
-        Backend::Bare => RING_BYTES * cores as u64,
+fn switched_off(level: u32) -> String {
+    match level {
+        1 => "io_uring is kept for root and the group of kernel.io_uring_group \
+              (kernel.io_uring_disabled is 1)"
+            .to_owned(),
+        level => format!("io_uring is switched off (kernel.io_uring_disabled is {level})"),
     }
 }
 
-fn memlock_limit() -> Result<u64, StartError> {
-    let (soft, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_MEMLOCK)
-        .map_err(|error| StartError::Ring(error.into()))?;
-    Ok(soft)
-}
-
-/// Whether the process has CAP_IPC_LOCK.
-fn may_lock_without_limit() -> bool {
-    const CAP_IPC_LOCK: u32 = 14;
-    std::fs::read_to_string("/proc/self/status")
-        .ok()
-        .and_then(|status| {
-            let line = status
-                .lines()
-                .find_map(|line| line.strip_prefix("CapEff:"))?;
-            u64::from_str_radix(line.trim(), 16).ok()
-        })
-        .is_some_and(|capabilities| capabilities & (1 << CAP_IPC_LOCK) != 0)
+/// What may keep io_uring from a process though the kernel has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Obstacles {
+    /// kernel.io_uring_disabled as far as it concerns this process; 0 where nothing is off.
+    pub(super) disabled: u32,
+    pub(super) is_filtered: bool,
 }
 
 /// Tells what an error of setting a ring up means.
 pub(super) fn ring_error(error: io::Error, backend: Backend) -> StartError {
+    explain(error, backend, probe::obstacles)
+}
+
+fn explain(
+    error: io::Error,
+    backend: Backend,
+    obstacles: impl FnOnce() -> Obstacles,
+) -> StartError {
     match error.raw_os_error() {
-        Some(libc::ENOSYS | libc::EPERM) => StartError::Kernel {
-            missing: "io_uring (or it is switched off)",
+        Some(libc::ENOSYS) => match obstacles() {
+            Obstacles {
+                is_filtered: true, ..
+            } => StartError::Hidden,
+            _ => StartError::NoIoUring,
+        },
+        Some(libc::EPERM) => match obstacles() {
+            Obstacles {
+                disabled: level @ 1..,
+                ..
+            } => StartError::SwitchedOff { level },
+            Obstacles {
+                is_filtered: true, ..
+            } => StartError::Filtered,
+            _ => StartError::NotPermitted,
         },
         Some(libc::EINVAL) => StartError::Kernel {
-            missing: "deferred task work or provided buffers of io_uring",
+            missing: "deferred task work or provided buffers of io_uring".to_owned(),
         },
-        Some(libc::ENOMEM) if may_lock_without_limit() => StartError::Memory,
-        Some(libc::ENOMEM) => StartError::MemlockUsedUp {
-            needed_bytes: match backend {
-                Backend::Ring => GLOMMIO_BYTES + RING_BYTES,
-                Backend::Bare => RING_BYTES,
-            },
-            limit_bytes: memlock_limit().unwrap_or(0),
-        },
+        Some(libc::ENOMEM) => memlock::out_of_memory(backend),
+        Some(libc::EMFILE) => {
+            let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+            StartError::Files { limit }
+        }
         _ => StartError::Ring(error),
     }
 }
@@ -157,19 +184,41 @@ pub(super) fn ring_error(error: io::Error, backend: Backend) -> StartError {
 mod tests {
     use super::*;
 
-    #[test]
-    fn glommio_has_a_least_limit() {
-        assert_eq!(memlock_needed(1, Backend::Ring), 512 << 10);
-        assert_eq!(memlock_needed(4, Backend::Ring), 1_280 << 10);
-        assert_eq!(memlock_needed(1, Backend::Bare), 96 << 10);
+    fn text(errno: i32, disabled: u32, is_filtered: bool) -> String {
+        let obstacles = Obstacles {
+            disabled,
+            is_filtered,
+        };
+        let error = io::Error::from_raw_os_error(errno);
+        explain(error, Backend::Ring, || obstacles).to_string()
     }
 
     #[test]
     fn errors_say_what_to_do() {
-        let error = ring_error(io::Error::from_raw_os_error(libc::ENOMEM), Backend::Bare);
-        let exempt = may_lock_without_limit();
-        assert_eq!(error.to_string().contains("RLIMIT_MEMLOCK"), !exempt);
-        let error = ring_error(io::Error::from_raw_os_error(libc::EINVAL), Backend::Ring);
-        assert!(error.to_string().contains("Linux 6.1"));
+        let exempt = memlock::Memlock::read().is_exempt;
+        let memory = text(libc::ENOMEM, 0, false);
+        assert_eq!(memory.contains("RLIMIT_MEMLOCK"), !exempt);
+        assert!(text(libc::EINVAL, 0, false).contains("Linux 6.1"));
+        assert!(text(libc::EMFILE, 0, false).contains("--nofile="));
+    }
+
+    #[test]
+    fn a_kernel_without_io_uring_and_one_that_refuses_it_are_told_apart() {
+        let none = text(libc::ENOSYS, 0, false);
+        assert!(none.contains("no io_uring") && none.contains("CONFIG_IO_URING"));
+        let hidden = text(libc::ENOSYS, 0, true);
+        assert!(hidden.contains("hidden") && hidden.contains("seccomp=unconfined"));
+        let filtered = text(libc::EPERM, 0, true);
+        assert!(filtered.contains("blocked") && filtered.contains("io_uring_enter"));
+        let off = text(libc::EPERM, 2, true);
+        assert!(
+            off.contains("`sudo sysctl -w kernel.io_uring_disabled=0`"),
+            "{off}"
+        );
+        assert!(text(libc::EPERM, 1, false).contains("kernel.io_uring_group"));
+        assert!(text(libc::EPERM, 0, false).contains("SELinux"));
+        for text in [none, hidden, filtered, off] {
+            assert!(!text.contains("  ") && !text.contains('\n'), "{text}");
+        }
     }
 }

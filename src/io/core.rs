@@ -19,9 +19,10 @@ use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::Duration;
 
-use super::config::{Backend, CoreConfig, StartError, check_memlock, ring_error};
+use super::config::{Backend, CoreConfig, StartError, ring_error};
 use super::driver::{Bell, Driver};
 use super::executor::{Executor, GlommioHost, Host, Queue, RunQueues, make_executor};
+use super::memlock::check_memlock;
 use super::net::SendPaths;
 use super::rt::{Rt, Stopper};
 use super::sentinel::{self, Watch};
@@ -64,7 +65,9 @@ where
 {
     check_memlock(1, config.backend)?;
     let core = config.core;
-    let bell = Arc::new(Bell::new().map_err(StartError::Ring)?);
+    let backend = config.backend;
+    let bell = Bell::new().map_err(|error| ring_error(error, backend))?;
+    let bell = Arc::new(bell);
     let stopper = Stopper(bell.clone());
     let (started, start) = std::sync::mpsc::sync_channel(1);
     let thread = thread::Builder::new()
@@ -280,7 +283,9 @@ impl<T: 'static> Main<T> {
 const ATTEMPTS_MAX: u32 = 20;
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(20);
 
-fn with_patience<T>(mut attempt: impl FnMut() -> Result<T, StartError>) -> Result<T, StartError> {
+pub(super) fn with_patience<T>(
+    mut attempt: impl FnMut() -> Result<T, StartError>,
+) -> Result<T, StartError> {
     let mut attempts = 1;
     loop {
         match attempt() {

@@ -12,6 +12,9 @@
 //! budget     how long a loop may hold the core
 //! blocked    file calls that held the core for too long
 //! sentinel   a thread that tells of silent cores and rings them
+//! topology   the machine's CPUs as this process may use them
+//! memlock    how much memory cores lock, and how much they may
+//! probe      what io_uring grants this process
 //! pipes      what file ranges pass through: bounded pools of pipes and buffers
 //! seam       what a simulated core does instead
 //! ```
@@ -27,23 +30,27 @@ pub mod disk;
 mod driver;
 mod executor;
 pub mod local;
+mod memlock;
 mod net;
 mod pipes;
+pub mod probe;
 mod rt;
 pub(crate) mod seam;
 mod send_queue;
 mod sentinel;
 mod timers;
+pub mod topology;
 
 pub use self::core::{CoreHandle, run_core};
 pub use crate::config::FetchPath;
 pub use blocked::{BlockedCalls, Operation};
 pub use budget::Budget;
 pub use chunk::Chunk;
-pub use config::{Backend, CoreConfig, StartError, check_memlock};
+pub use config::{Backend, CoreConfig, StartError};
 pub use disk::{Disk, File, OpenMode, RealDisk};
 pub use driver::DriverStats;
 pub use executor::{Queue, SlowPolls};
+pub use memlock::{Memlock, check_memlock};
 pub use net::{DetachedStream, ListenOptions, Listener, PathStats, SendStats, Stream};
 pub use pipes::PoolStats;
 pub use rt::{IoStats, Rt, Stopper};

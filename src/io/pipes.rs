@@ -203,7 +203,7 @@ pub(super) struct Pipe {
 
 /// Sizes to ask for, largest first. Once the pages of the user's pipes exceed
 /// `pipe-user-pages-soft`, growing one is refused (EPERM) and the kernel's default stays.
-const PIPE_BYTES: [i32; 2] = [1 << 20, 256 << 10];
+pub(super) const PIPE_BYTES: [i32; 2] = [1 << 20, 256 << 10];
 
 impl Pipe {
     pub(super) fn new() -> io::Result<Pipe> {

@@ -45,6 +45,20 @@ pub enum StartError {
     NotFormatted { path: PathBuf },
     #[error("Linux {found} is too old: 6.1 or newer is needed")]
     Kernel { found: String },
+    #[error(
+        "the limit of {limit} open files is too low: {cores} event loops and {files} files of \
+         {partitions} partitions need {needed}; raise it in this shell with \
+         `sudo prlimit --pid $$ --nofile={advised}` (RLIMIT_NOFILE; `LimitNOFILE=` in a systemd \
+         unit)"
+    )]
+    OpenFiles {
+        limit: u64,
+        cores: usize,
+        files: u64,
+        partitions: u64,
+        needed: u64,
+        advised: u64,
+    },
     /// The event loop's own report.
     #[error("{source}")]
     Core {

@@ -1,7 +1,7 @@
 //! One node: builds the parts, starts the cores, stops everything in reverse.
 //!
-//! Called by `cli::start`. Order of the start: directories (lock, identity), addresses,
-//! cores; the controller's core then loads the metadata log, publishes the first image
+//! Called by `cli::start`. Order of the start: the plan of the cores, directories (lock,
+//! identity), addresses, cores; the controller's core then loads the metadata log, publishes the first image
 //! (every data core opens its logs), registers the broker, opens the listeners and unfences
 //! it ([`lifecycle`]). Order of the stop: connections, coordinators and logs, checkpoints,
 //! the metadata log, clean markers.
@@ -18,6 +18,7 @@ pub mod publisher;
 pub mod rules;
 pub mod settings;
 pub mod storage;
+mod threads;
 
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -31,13 +32,12 @@ use crate::api;
 use crate::base::{BrokerId, Rng};
 use crate::config::NodeConfig;
 use crate::io::disk::RealDisk;
-use crate::io::{CoreHandle, Queue, Rt, run_core};
+use crate::io::{Queue, Rt};
 use crate::mesh::{PortSeed, mesh_within};
 use crate::security::AllowAll;
 use crate::shard::load::Load;
 use crate::shard::messages::{ShardReply, ShardRequest};
 use crate::shard::{Node, Shard, background, serve_mesh};
-use cores::Plan;
 use lifecycle::Life;
 use listeners::BoundListener;
 use storage::Storage;
@@ -53,8 +53,8 @@ pub struct Ready {
     pub node_id: BrokerId,
     pub listeners: Vec<BoundListener>,
     pub log_dirs: Vec<PathBuf>,
-    /// The CPU of each data core, where it is pinned.
-    pub cpus: Vec<Option<usize>>,
+    /// Where each data core runs.
+    pub cores: Vec<cores::Place>,
     /// This start formatted the directories.
     pub formatted: bool,
 }
@@ -66,16 +66,21 @@ pub fn run(
     until_stop: impl FnOnce(),
 ) -> Result<(), StartError> {
     let mut rng = Rng::new(format::seed());
+    // First: nothing is formatted for a node that can't run.
+    let mut plan = cores::plan(&config)?;
+    for warning in plan.warnings() {
+        tracing::warn!("{warning}");
+    }
     let storage = storage::open(&RealDisk, &config, format::now_ms(), &mut rng)?;
     let listeners = listeners::reserve(&config)?;
-    let plan = cores::plan(&config)?;
-    let node = shared(config, &storage, plan.cpus.len());
+    let reserved = threads::reserve(&mut plan)?;
+    let node = shared(config, &storage, plan.places.len());
     let ready = Ready {
         cluster_id: storage.cluster_id.clone(),
         node_id: storage.node_id,
         listeners: listeners.clone(),
         log_dirs: node.config.log_dirs.clone(),
-        cpus: plan.cpus.clone(),
+        cores: plan.places.clone(),
         formatted: storage.formatted,
     };
     let (started, starting) = mpsc::channel();
@@ -85,7 +90,7 @@ pub fn run(
         storage,
         started,
     };
-    let cores = Cores::start(&plan, &node, life)?;
+    let threads = reserved.start(&node, life);
     let outcome = starting
         .recv()
         .unwrap_or_else(|_| Err(StartError::Controller("it ended while starting".to_owned())));
@@ -93,7 +98,7 @@ pub fn run(
         on_ready(&ready);
         until_stop();
     }
-    cores.stop();
+    threads.stop();
     outcome
 }
 
@@ -118,44 +123,6 @@ pub fn shared(config: NodeConfig, storage: &Storage, cores: usize) -> Arc<Node> 
 /// The mesh between the data cores and, as the last one, the controller's.
 pub fn wire_up(cores: usize) -> Vec<PortSeed<ShardRequest, ShardReply>> {
     mesh_within(cores + 1, MESH_BYTES)
-}
-
-/// The threads of a node.
-struct Cores {
-    data: Vec<CoreHandle<()>>,
-    controller: CoreHandle<()>,
-}
-
-impl Cores {
-    fn start(plan: &Plan, node: &Arc<Node>, life: Life) -> Result<Cores, StartError> {
-        let mut seeds = wire_up(plan.cpus.len());
-        let controller_seed = seeds.pop().expect("one seed for each core");
-        let mut data = Vec::new();
-        for (seed, config) in seeds.into_iter().zip(plan.data_cores()) {
-            let (node, core) = (node.clone(), config.core);
-            // The process ends with this error, and the cores that run already with it.
-            let started = run_core(config, move |rt| data_core(rt, seed, node));
-            data.push(started.map_err(|error| StartError::core(core, error))?);
-        }
-        let controller = run_core(plan.controller_core(), move |rt| {
-            lifecycle::run(rt, controller_seed, life)
-        });
-        let controller =
-            controller.map_err(|error| StartError::core(node.controller_core(), error))?;
-        Ok(Cores { data, controller })
-    }
-
-    /// Connections end first, then the controller's core closes everything in order.
-    fn stop(self) {
-        for core in &self.data {
-            core.stopper().stop();
-        }
-        self.controller.stopper().stop();
-        self.controller.join();
-        for core in self.data {
-            core.join();
-        }
-    }
 }
 
 /// A data core's life: serves until it is asked to stop and its logs are closed.

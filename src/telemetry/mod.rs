@@ -43,7 +43,13 @@ fn parse(text: &str) -> Result<EnvFilter, String> {
     {
         return Err(format!("`{text}` is no level"));
     }
-    EnvFilter::try_new(text).map_err(|error| error.to_string())
+    let filter = EnvFilter::try_new(text).map_err(|error| error.to_string())?;
+    if text.contains("glommio") || text.eq_ignore_ascii_case("off") {
+        return Ok(filter);
+    }
+    // It warns of buffers that it has to do without, which nothing of ours uses.
+    let errors_only = "glommio=error".parse().expect("a well-formed pair");
+    Ok(filter.add_directive(errors_only))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use super::*;
 
 declare! { OTTLA: Broker;
     "ottla.cores", String, V("auto"), Cores, High, AtStart,
-        "Event loops: auto (one for each CPU, pinned), a number, or a list of CPUs such as 0,2-3.";
+        "Event loops: auto (by the CPUs and the CPU quota of the process), a number, or a list of CPUs such as 0-3,8.";
     "ottla.spin.us", Int, V("50"), Between(0, 1000), Medium, AtStart,
         "Microseconds that an idle event loop looks for work before it sleeps; 0 sleeps at once.";
     "ottla.fetch.path", String, V("auto"), OneOf(&super::super::node::FetchPath::NAMES), Medium, AtStart,

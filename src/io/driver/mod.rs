@@ -37,7 +37,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
+use io_uring::{EnterFlags, IoUring, Probe, cqueue, opcode, squeue, types};
 
 pub use bell::Bell;
 use buffers::{BufferId, Buffers};
@@ -48,6 +48,20 @@ pub(in crate::io) use owner::OpOwner;
 /// Sizes of a ring.
 const SUBMISSIONS: u32 = 256;
 const COMPLETIONS: u32 = 4_096;
+
+/// Every operation that cores submit, as the kernel numbers and names it. Multishot accepts
+/// and receives came before deferred task work, without which no ring is set up.
+const OPERATIONS: [(u8, &str); 9] = [
+    (opcode::Accept::CODE, "IORING_OP_ACCEPT"),
+    (opcode::AsyncCancel::CODE, "IORING_OP_ASYNC_CANCEL"),
+    (opcode::Connect::CODE, "IORING_OP_CONNECT"),
+    (opcode::Fsync::CODE, "IORING_OP_FSYNC"),
+    (opcode::MsgRingData::CODE, "IORING_OP_MSG_RING"),
+    (opcode::PollAdd::CODE, "IORING_OP_POLL_ADD"),
+    (opcode::Read::CODE, "IORING_OP_READ"),
+    (opcode::Recv::CODE, "IORING_OP_RECV"),
+    (opcode::Splice::CODE, "IORING_OP_SPLICE"),
+];
 
 /// A receive is paused once so much of it waits from an earlier turn.
 const RECEIVED_BYTES_MAX: usize = 64 << 10;
@@ -150,6 +164,17 @@ impl Driver {
             driver.state.borrow_mut().stop_armed = true;
         }
         Ok(driver)
+    }
+
+    /// Those of [`OPERATIONS`] that this kernel doesn't know.
+    pub(in crate::io) fn missing_operations(&self) -> io::Result<Vec<&'static str>> {
+        let mut probe = Probe::new();
+        let state = self.state.borrow();
+        state.ring.submitter().register_probe(&mut probe)?;
+        let missing = OPERATIONS
+            .iter()
+            .filter(|(code, _)| !probe.is_supported(*code));
+        Ok(missing.map(|(_, name)| *name).collect())
     }
 
     pub(in crate::io) fn stats(&self) -> DriverStats {
@@ -495,6 +520,35 @@ mod tests {
             driver.park(Some(Duration::from_millis(10)), || false);
         }
         panic!("the operation did not finish");
+    }
+
+    #[test]
+    fn every_operation_in_use_is_asked_for() {
+        fn sources(dir: &std::path::Path, into: &mut String) {
+            for entry in std::fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    sources(&path, into);
+                } else {
+                    into.push_str(&std::fs::read_to_string(path).unwrap());
+                }
+            }
+        }
+        let mut text = String::new();
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/src/io");
+        sources(std::path::Path::new(root), &mut text);
+        let mut used = std::collections::BTreeSet::new();
+        for (at, mark) in text.match_indices("opcode::") {
+            let name = text[at + mark.len()..].split(|c: char| !c.is_alphanumeric());
+            let name = name.into_iter().next().unwrap();
+            let name = name.trim_end_matches("Multi").trim_end_matches('2');
+            used.insert(name.trim_end_matches("Data").to_uppercase());
+        }
+        used.remove("");
+        let known =
+            OPERATIONS.map(|(_, name)| name.trim_start_matches("IORING_OP_").replace('_', ""));
+        assert_eq!(used.into_iter().collect::<Vec<_>>(), known);
+        assert_eq!(driver(8, 512).missing_operations().unwrap(), [""; 0]);
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(super) use listener::listen;
 pub use listener::{ListenOptions, Listener};
 pub(super) use stream::attach;
 pub use stream::{DetachedStream, Stream};
-pub(super) use transmit::SendPaths;
+pub(super) use transmit::{PIPES_MAX, SendPaths};
 pub use transmit::{PathStats, SendStats};
 
 use super::Rt;

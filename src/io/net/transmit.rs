@@ -77,7 +77,7 @@ pub(in crate::io) struct SendPaths {
 }
 
 /// Pipes of a core: as many of its splices run at a time, each on a worker thread.
-const PIPES_MAX: usize = 16;
+pub(in crate::io) const PIPES_MAX: usize = 16;
 /// Buffers of a core, 4 MiB in all.
 const BUFFERS_MAX: usize = 16;
 
