@@ -30,6 +30,9 @@ pub enum Command {
     Format(FormatArgs),
     /// List the settings, or explain one
     Config(ConfigArgs),
+    /// Check whether a node can run here, and say what mends what is wrong
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor(DoctorArgs),
     /// Print a new id for a cluster
     RandomUuid,
     /// Print what is in log segments, indexes and snapshots, as kafka-dump-log.sh does
@@ -41,6 +44,16 @@ pub enum Command {
 #[derive(Args, Debug)]
 pub struct StartArgs {
     /// Settings as a Java properties file (a KRaft node's server.properties works as it is)
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// One setting, stronger than the file's; may be given several times
+    #[arg(short = 'o', long = "override", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct DoctorArgs {
+    /// Settings as a Java properties file; those of the node that is to run
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// One setting, stronger than the file's; may be given several times
@@ -132,6 +145,22 @@ Often wanted:
   -o ottla.cores=2
 
 `ottla config KEY` explains a setting; docs/CONFIG.md has them all.";
+
+const DOCTOR_HELP: &str = "\
+Each line begins with ok, warn (a node starts, but is slower, smaller or less safe than it
+could be) or FAIL (a node doesn't start), and says what to do, with the command. The exit
+status is 1 if anything is FAIL. `ottla start` looks at the fatal ones first, too.
+
+It looks at the kernel and io_uring (and at what blocks it: kernel.io_uring_disabled, seccomp
+filters of containers), the event loops, limits of locked memory, open files and pipes, CPUs,
+cpuset, CPU quota, NUMA, clock, CPU frequency, huge pages, and the file system of each
+directory of log.dirs. Nothing is created or changed.
+
+Run it as the user that the node runs as, in its container or unit: root is exempt from most
+limits.
+
+  ottla doctor --config server.properties
+  sudo -u ottla ottla doctor -o log.dirs=/var/lib/ottla -o ottla.cores=0-3";
 
 const FORMAT_HELP: &str = "\
 A first start of a single node formats its directories by itself, with a cluster id of its

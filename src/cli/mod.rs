@@ -7,6 +7,7 @@ mod args;
 mod banner;
 mod bench;
 mod config;
+mod doctor;
 mod dump_log;
 mod format;
 mod output;
@@ -46,6 +47,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Start(args) => start::run(&args),
         Command::Format(args) => format::run(&args),
         Command::Config(args) => config::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::RandomUuid => random_uuid::run(),
         Command::DumpLog(args) => dump_log::run(&args),
         Command::Bench(args) => bench::run(&args),

@@ -6,7 +6,7 @@ use super::args::StartArgs;
 use super::stop::Stop;
 use super::{banner, output};
 use crate::config::{self, Loaded};
-use crate::node::{self, StartError};
+use crate::node::{self, doctor};
 use crate::telemetry;
 
 pub fn run(args: &StartArgs) -> Result<(), String> {
@@ -25,8 +25,8 @@ pub fn run(args: &StartArgs) -> Result<(), String> {
             "accepted without effect in Ottla"
         );
     }
-    check_kernel().map_err(|e| e.to_string())?;
     raise_limits();
+    doctor::check_fatal(&config).map_err(|e| e.to_string())?;
     let stop = Stop::on_signals().map_err(|e| format!("can't listen for signals: {e}"))?;
     let outcome = node::run(
         config,
@@ -44,27 +44,9 @@ pub fn run(args: &StartArgs) -> Result<(), String> {
     outcome.map_err(|e| e.to_string())
 }
 
-/// Deferred task work of io_uring came with Linux 6.1.
-fn check_kernel() -> Result<(), StartError> {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let release = release.trim();
-    // An unreadable version is no reason not to try.
-    match kernel_version(release) {
-        Some(version) if version < (6, 1) => Err(StartError::Kernel {
-            found: release.to_owned(),
-        }),
-        _ => Ok(()),
-    }
-}
-
-fn kernel_version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-}
-
 /// Takes what the user may have: the soft limits of locked memory and open files go up
 /// to the hard ones. What is still too little is reported by whoever needs it.
-fn raise_limits() {
+pub(super) fn raise_limits() {
     for resource in [Resource::RLIMIT_MEMLOCK, Resource::RLIMIT_NOFILE] {
         if let Ok((soft, hard)) = getrlimit(resource)
             && soft < hard
@@ -72,19 +54,5 @@ fn raise_limits() {
         {
             tracing::warn!(?resource, %error, "limit not raised");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kernel_releases_are_understood() {
-        assert_eq!(kernel_version("6.18.44-fc-v669"), Some((6, 18)));
-        assert_eq!(kernel_version("5.10"), Some((5, 10)));
-        assert_eq!(kernel_version("6.1-rc1"), Some((6, 1)));
-        assert_eq!(kernel_version(""), None);
-        assert!(check_kernel().is_ok());
     }
 }
