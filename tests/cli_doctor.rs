@@ -275,6 +275,23 @@ fn a_sound_machine_has_nothing_fatal_and_stays_as_it_is() {
 }
 
 #[test]
+fn odd_settings_are_warned_of_and_wrong_ones_are_told_as_by_start() {
+    let _one = one_at_a_time();
+    let dir = open_directory();
+    let (status, lines) = doctor(&mut ottla(), dir.path(), &["-o", "num.partition=3"]);
+    let expected = "--override: unknown key num.partition; did you mean num.partitions?";
+    assert_eq!((status, found(&lines, "config")), (0, ("warn", expected)));
+    let wrong = |verb| {
+        let output =
+            with_settings(&mut ottla(), verb, dir.path(), &["-o", "ottla.cores=0"]).output();
+        let output = output.unwrap();
+        (output.status.code(), output.stdout, output.stderr)
+    };
+    assert_eq!(wrong("doctor"), wrong("start"));
+    assert_eq!(wrong("doctor").0, Some(1));
+}
+
+#[test]
 fn the_help_tells_what_is_looked_at_and_the_exit_status() {
     let output = ottla().args(["doctor", "--help"]).output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();

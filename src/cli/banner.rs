@@ -85,7 +85,7 @@ mod tests {
                 "Ottla {version} is serving\n\
                  \x20 cluster    MkU3OEVBNTcwNTJENDM2Qg\n\
                  \x20 node       1\n\
-                 \x20 cores      2 (pinned to CPU 0, 1; NUMA node 0)\n\
+                 \x20 cores      2 (pinned to CPU 0-1; NUMA node 0)\n\
                  \x20 listener   PLAINTEXT://0.0.0.0:9092\n\
                  \x20 listener   CONTROLLER://127.0.0.1:9093 (controller)\n\
                  \x20 data       ./data (formatted now)\n\

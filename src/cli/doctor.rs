@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::args::DoctorArgs;
 use super::{output, start};
 use crate::config::{self, Loaded};
-use crate::node::doctor::{self, Status};
+use crate::node::doctor::{self, Check, Status};
 
 pub fn run(args: &DoctorArgs) -> Result<(), String> {
     let Loaded {
@@ -16,13 +16,15 @@ pub fn run(args: &DoctorArgs) -> Result<(), String> {
     } = config::load(args.config.as_deref(), &args.overrides).map_err(|e| e.to_string())?;
     // As a start does: what counts is what the user may have.
     start::raise_limits();
-    let checks = doctor::examine(&config);
+    let settings = warnings.into_iter().map(|text| Check {
+        status: Status::Warn,
+        subject: "config",
+        text,
+    });
+    let checks: Vec<Check> = settings.chain(doctor::examine(&config)).collect();
     let mut text = String::new();
-    for warning in warnings {
-        // Writing to a string can't fail.
-        let _ = writeln!(text, "warn  config            {warning}");
-    }
     for check in &checks {
+        // Writing to a string can't fail.
         let _ = writeln!(text, "{check}");
     }
     output::print(&text)?;

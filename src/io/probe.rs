@@ -48,9 +48,21 @@ pub const PIPE_BYTES: usize = super::pipes::PIPE_BYTES[0] as usize;
 /// Pipes of a core.
 pub const PIPES_MAX: usize = super::net::PIPES_MAX;
 
-/// Whether the process is exempt from the limits of pipes.
-pub fn has_pipes_without_limit() -> bool {
-    has_capability(CAP_SYS_ADMIN) || has_capability(CAP_SYS_RESOURCE)
+/// Which limits of pipes don't hold for the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PipeExemptions {
+    /// `pipe-max-size`
+    pub size: bool,
+    /// `pipe-user-pages-soft`
+    pub pages: bool,
+}
+
+pub fn pipe_exemptions() -> PipeExemptions {
+    let size = has_capability(CAP_SYS_RESOURCE);
+    PipeExemptions {
+        size,
+        pages: size || has_capability(CAP_SYS_ADMIN),
+    }
 }
 
 pub(super) fn obstacles() -> Obstacles {

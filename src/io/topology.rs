@@ -178,11 +178,10 @@ impl Groups {
     }
 
     fn quota(&self, read: Read<'_>) -> Option<Quota> {
-        let text = |path: &Path| read(path);
         let unified = self.unified.iter().flat_map(Group::and_above);
         let unified = unified.filter_map(|dir| {
             let file = dir.join("cpu.max");
-            let (quota_us, period_us) = parse_cpu_max(&text(&file)?)?;
+            let (quota_us, period_us) = parse_cpu_max(&read(&file)?)?;
             Some(Quota {
                 quota_us,
                 period_us,
@@ -193,8 +192,8 @@ impl Groups {
         let older = older.filter_map(|dir| {
             let file = dir.join("cpu.cfs_quota_us");
             // -1 stands for none.
-            let quota_us = text(&file)?.trim().parse().ok()?;
-            let period_us = text(&dir.join("cpu.cfs_period_us"))?.trim().parse().ok()?;
+            let quota_us = read(&file)?.trim().parse().ok()?;
+            let period_us = read(&dir.join("cpu.cfs_period_us"))?.trim().parse().ok()?;
             Some(Quota {
                 quota_us,
                 period_us,

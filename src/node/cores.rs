@@ -111,23 +111,21 @@ impl Plan {
 /// The event loops for a person: how many, on which CPUs, near which memory.
 pub fn text(places: &[Place]) -> String {
     let count = places.len();
-    let mut by_node: BTreeMap<Option<usize>, Vec<String>> = BTreeMap::new();
+    let mut by_node: BTreeMap<Option<usize>, Vec<usize>> = BTreeMap::new();
     for place in places {
         let Some(cpu) = place.cpu else {
             return format!("{count} (not pinned)");
         };
-        by_node
-            .entry(place.numa_node)
-            .or_default()
-            .push(cpu.to_string());
+        by_node.entry(place.numa_node).or_default().push(cpu);
     }
+    by_node.values_mut().for_each(|cpus| cpus.sort_unstable());
     let mut nodes = by_node.iter();
     let pinned = match (nodes.next(), nodes.next()) {
-        (Some((Some(node), cpus)), None) => format!("{}; NUMA node {node}", cpus.join(", ")),
+        (Some((Some(node), cpus)), None) => format!("{}; NUMA node {node}", show_list(cpus)),
         _ => {
             let nodes = by_node.iter().map(|(node, cpus)| match node {
-                Some(node) => format!("{} on NUMA node {node}", cpus.join(", ")),
-                None => cpus.join(", "),
+                Some(node) => format!("{} on NUMA node {node}", show_list(cpus)),
+                None => show_list(cpus),
             });
             nodes.collect::<Vec<_>>().join("; ")
         }
@@ -270,7 +268,7 @@ mod tests {
         let known = machine(&[0, 1], None);
         assert_eq!(
             planned("auto", &known),
-            "2 (pinned to CPU 0, 1; NUMA node 0)"
+            "2 (pinned to CPU 0-1; NUMA node 0)"
         );
         let known = machine(&[3, 4], None);
         assert_eq!(
@@ -287,8 +285,8 @@ mod tests {
         for (quota, expected) in [
             (1, "1 (not pinned)"),
             (150, "2 (not pinned)"),
-            (201, "3 (pinned to CPU 0, 1, 2; NUMA node 0)"),
-            (900, "3 (pinned to CPU 0, 1, 2; NUMA node 0)"),
+            (201, "3 (pinned to CPU 0-2; NUMA node 0)"),
+            (900, "3 (pinned to CPU 0-2; NUMA node 0)"),
         ] {
             let known = machine(&[0, 1, 2], Some(quota));
             assert_eq!(planned("auto", &known), expected, "{quota}");
@@ -302,7 +300,7 @@ mod tests {
         assert_eq!(planned("3", &known), "3 (not pinned)");
         let known = machine(&[2, 3], Some(100));
         let plan = plan_for(&config("2"), &known, &EXEMPT).unwrap();
-        assert_eq!(text(&plan.places), "2 (pinned to CPU 2, 3; NUMA node 0)");
+        assert_eq!(text(&plan.places), "2 (pinned to CPU 2-3; NUMA node 0)");
         assert_eq!(
             plan.above_quota.as_deref(),
             Some(
@@ -354,7 +352,7 @@ mod tests {
         // What is left over is pinned, where it fits.
         assert_eq!(
             text(&with(1_024 << 10, "64").unwrap().places),
-            "2 (pinned to CPU 0, 1; NUMA node 0)"
+            "2 (pinned to CPU 0-1; NUMA node 0)"
         );
         let error = with(64 << 10, "2").unwrap_err().to_string();
         assert!(error.contains("--memlock=1048576"), "{error}");

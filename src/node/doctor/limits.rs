@@ -4,7 +4,7 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use super::{Check, read, show_bytes, storage};
 use crate::config::{DynamicConfig, FetchPath, NodeConfig};
-use crate::io::probe::{PIPE_BYTES, PIPES_MAX, has_pipes_without_limit};
+use crate::io::probe::{PIPE_BYTES, PIPES_MAX, PipeExemptions, pipe_exemptions};
 use crate::io::{Backend, Memlock};
 use crate::node::StartError;
 use crate::node::cores::Plan;
@@ -116,18 +116,14 @@ fn pipes(config: &NodeConfig, cores: usize) -> Option<Check> {
     let number = |name: &str| read(format!("/proc/sys/fs/{name}"))?.parse::<usize>().ok();
     let size_max = number("pipe-max-size")?;
     let pages_soft = number("pipe-user-pages-soft")?;
-    let exempt = has_pipes_without_limit();
-    Some(judge_pipes(cores, size_max, pages_soft, exempt))
+    Some(judge_pipes(cores, size_max, pages_soft, pipe_exemptions()))
 }
 
-fn judge_pipes(cores: usize, size_max: usize, pages_soft: usize, is_exempt: bool) -> Check {
+fn judge_pipes(cores: usize, size_max: usize, pages_soft: usize, exempt: PipeExemptions) -> Check {
     const SUBJECT: &str = "pipes";
     let pages = cores * PIPES_MAX * PIPE_BYTES / PAGE_BYTES;
     let size = show_bytes(PIPE_BYTES as u64);
-    if is_exempt {
-        return Check::ok(SUBJECT, format!("{size} each, no limit for this user"));
-    }
-    if size_max < PIPE_BYTES {
+    if size_max < PIPE_BYTES && !exempt.size {
         return Check::warn(
             SUBJECT,
             format!(
@@ -137,7 +133,7 @@ fn judge_pipes(cores: usize, size_max: usize, pages_soft: usize, is_exempt: bool
         );
     }
     // 0 stands for no limit.
-    if pages_soft != 0 && pages_soft < pages {
+    if pages_soft != 0 && pages_soft < pages && !exempt.pages {
         return Check::warn(
             SUBJECT,
             format!(
@@ -191,7 +187,13 @@ mod tests {
 
     #[test]
     fn small_pipes_are_told_to_ordinary_users() {
-        let status = |size, pages, exempt| judge_pipes(4, size, pages, exempt).status;
+        let status = |size, pages, exempt| {
+            let exempt = PipeExemptions {
+                size: exempt,
+                pages: exempt,
+            };
+            judge_pipes(4, size, pages, exempt).status
+        };
         assert_eq!(status(1 << 20, 16_384, false), Status::Ok);
         assert_eq!(status(1 << 20, 16_383, false), Status::Warn);
         assert_eq!(status(1 << 20, 0, false), Status::Ok);

@@ -26,9 +26,9 @@ pub(super) fn checks(plan: Option<&Plan>, topology: &Topology) -> Vec<Check> {
 }
 
 fn cpus(topology: &Topology) -> Check {
-    let mut text = format!("{} allowed", show_list(&topology.allowed));
+    let mut text = format!("{} may be used", show_list(&topology.allowed));
     if !topology.online.is_empty() {
-        text.push_str(&format!(" of {}", show_list(&topology.online)));
+        text.push_str(&format!(", {} online", show_list(&topology.online)));
     }
     if let Some(cpuset) = &topology.cpuset {
         text.push_str(&format!(", cpuset {}", show_list(cpuset)));
