@@ -368,7 +368,7 @@ impl Rt {
         let completions = match &self.0.machine {
             Machine::Real { driver, .. } => {
                 self.0.bell.heart().beat();
-                driver.turn()
+                driver.turn(self.0.executor.runnable_requests() > 0)
             }
             Machine::Sim(_) => 0,
         };

@@ -23,6 +23,7 @@ mod bell;
 mod buffers;
 mod ops;
 mod owner;
+mod round;
 mod sleep;
 
 /// What `sleep` is made of; tests/mesh_loom.rs puts loom's in its place.
@@ -44,6 +45,8 @@ use buffers::{BufferId, Buffers};
 pub(in crate::io) use ops::Keep;
 use ops::{OpId, OpState, Ops};
 pub(in crate::io) use owner::OpOwner;
+use round::Round;
+pub(in crate::io) use round::may_join;
 
 /// Sizes of a ring.
 const SUBMISSIONS: u32 = 256;
@@ -51,7 +54,7 @@ const COMPLETIONS: u32 = 4_096;
 
 /// Every operation that cores submit, as the kernel numbers and names it. Multishot accepts
 /// and receives came before deferred task work, without which no ring is set up.
-const OPERATIONS: [(u8, &str); 9] = [
+const OPERATIONS: [(u8, &str); 11] = [
     (opcode::Accept::CODE, "IORING_OP_ACCEPT"),
     (opcode::AsyncCancel::CODE, "IORING_OP_ASYNC_CANCEL"),
     (opcode::Connect::CODE, "IORING_OP_CONNECT"),
@@ -60,8 +63,13 @@ const OPERATIONS: [(u8, &str); 9] = [
     (opcode::PollAdd::CODE, "IORING_OP_POLL_ADD"),
     (opcode::Read::CODE, "IORING_OP_READ"),
     (opcode::Recv::CODE, "IORING_OP_RECV"),
+    (opcode::Send::CODE, "IORING_OP_SEND"),
+    (opcode::SendMsg::CODE, "IORING_OP_SENDMSG"),
     (opcode::Splice::CODE, "IORING_OP_SPLICE"),
 ];
+
+/// Turns between tasks that are about to run and don't fetch what has come meanwhile.
+const TURNS_WITHOUT_ENTER: u32 = 4;
 
 /// A receive is paused once so much of it waits from an earlier turn.
 const RECEIVED_BYTES_MAX: usize = 64 << 10;
@@ -104,6 +112,8 @@ pub(crate) struct Driver {
     /// Completions of a turn, taken out of the ring; kept for its memory.
     batch: RefCell<Vec<(u64, i32, u32)>>,
     turn: Cell<u64>,
+    /// Turns since the kernel was entered for completions.
+    since_enter: Cell<u32>,
     stats: RefCell<DriverStats>,
 }
 
@@ -111,6 +121,7 @@ struct State {
     ring: IoUring,
     ops: Ops,
     buffers: Buffers,
+    round: Round,
     /// Submissions that the kernel wouldn't take yet, in order. Bounded by the operations
     /// (each has at most one submission and one cancel here).
     deferred: VecDeque<squeue::Entry>,
@@ -150,12 +161,14 @@ impl Driver {
                 ring,
                 ops: Ops::new(),
                 buffers,
+                round: Round::new(),
                 deferred: VecDeque::new(),
                 stop_armed: false,
             }),
             bell,
             batch: RefCell::new(Vec::with_capacity(COMPLETIONS as usize)),
             turn: Cell::new(0),
+            since_enter: Cell::new(0),
             stats: RefCell::new(DriverStats::default()),
         };
         if let Some(event) = driver.bell.stop_event() {
@@ -187,11 +200,19 @@ impl Driver {
     // The loop's side.
 
     /// Submits what waits, runs the kernel's task work if it has any, and hands out the
-    /// completions. Returns how many there were; never blocks.
-    pub(in crate::io) fn turn(&self) -> usize {
+    /// completions. Returns how many there were; never blocks. A round of sends may wait a
+    /// little longer when `others_come`: tasks that may have something to send.
+    pub(in crate::io) fn turn(&self, others_come: bool) -> usize {
         self.turn.set(self.turn.get() + 1);
         self.flush_deferred();
-        let needs_enter = {
+        let round = self.state.borrow_mut().round.is_due(others_come);
+        if round {
+            self.push_round();
+        }
+        // While requests are about to run anyway, what has come meanwhile is fetched together.
+        let patient = others_come && !round && self.since_enter.get() < TURNS_WITHOUT_ENTER;
+        self.since_enter.set(self.since_enter.get() + 1);
+        let needs_enter = !patient && {
             let mut state = self.state.borrow_mut();
             let mut submissions = state.ring.submission();
             submissions.sync();
@@ -200,14 +221,30 @@ impl Driver {
         if needs_enter {
             self.enter(0, None);
         }
-        self.dispatch()
+        let mut count = self.dispatch();
+        while round && self.state.borrow().round.with_kernel() > 0 {
+            // The kernel hasn't taken them all, for want of memory or of room for results.
+            self.flush_deferred();
+            self.enter(0, None);
+            count += self.dispatch();
+        }
+        count
+    }
+
+    /// Gives the sends that wait for a round to the kernel, to be done by the next enter.
+    fn push_round(&self) {
+        loop {
+            let entry = self.state.borrow_mut().round.next_entry();
+            let Some(entry) = entry else { return };
+            self.push(entry);
+        }
     }
 
     /// Whether a turn would find something; looks at shared memory only.
     pub(in crate::io) fn is_pending(&self) -> bool {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        if !state.deferred.is_empty() {
+        if !state.deferred.is_empty() || state.round.is_waiting() {
             return true;
         }
         {
@@ -230,7 +267,7 @@ impl Driver {
         has_work: impl FnOnce() -> bool,
     ) -> usize {
         self.bell.fall_asleep();
-        if !has_work() {
+        if !has_work() && !self.has_round() {
             self.stats.borrow_mut().parks += 1;
             self.turn.set(self.turn.get() + 1);
             self.flush_deferred();
@@ -263,7 +300,7 @@ impl Driver {
             let all = types::CancelBuilder::any();
             let cancel = opcode::AsyncCancel2::new(all).build();
             self.push(cancel.user_data(USER_DATA_IGNORED));
-            self.turn();
+            self.turn(false);
             let quiet = {
                 let state = self.state.borrow();
                 state.ops.in_flight() == 0 && !state.stop_armed
@@ -298,7 +335,8 @@ impl Driver {
     fn try_push(&self, entry: &squeue::Entry) -> bool {
         let mut state = self.state.borrow_mut();
         // SAFETY: what the entry refers to is kept in its operation's slot until the last
-        // completion (see `once`); entries without a slot refer to descriptors only, and
+        // completion (see `once`), or in its seat until the kernel has answered for it (see
+        // `round`); entries without a slot refer to descriptors only, and
         // the stop event is owned by `self.bell`.
         unsafe { state.ring.submission().push(entry).is_ok() }
     }
@@ -359,6 +397,7 @@ impl Driver {
         let state = self.state.borrow();
         let submitter = state.ring.submitter();
         let queued = queued(&state.ring);
+        self.since_enter.set(0);
         let getevents = EnterFlags::GETEVENTS.bits();
         self.stats.borrow_mut().enters += 1;
         // SAFETY: the entries were pushed by `try_push`; the timeout lives for the call.
@@ -395,6 +434,12 @@ impl Driver {
             match user_data {
                 USER_DATA_IGNORED | USER_DATA_BELL => {}
                 USER_DATA_STOP => self.state.borrow_mut().stop_armed = false,
+                sent if round::is_round(sent) => {
+                    let waker = self.state.borrow_mut().round.on_completion(sent, result);
+                    if let Some(waker) = waker {
+                        waker.wake();
+                    }
+                }
                 unrung if unrung & USER_DATA_UNRUNG == USER_DATA_UNRUNG => {
                     self.on_unrung((unrung as u32).cast_signed(), result);
                 }
@@ -584,7 +629,7 @@ mod tests {
         let mut into = BytesMut::new();
         let cx = Context::from_waker(Waker::noop());
         assert!(receiver.poll_receive(&mut into, 0, &cx).is_pending());
-        driver.turn();
+        driver.turn(false);
         // Bytes that arrive for nobody go back to the pool.
         (&theirs).write_all(&[1; 2_000]).unwrap();
         drop(receiver);
@@ -640,7 +685,7 @@ mod tests {
             move || {
                 let driver = Driver::new(bell, 8, 64).unwrap();
                 // The stop's poll is the first thing to be submitted.
-                driver.turn();
+                driver.turn(false);
                 tell.send(()).unwrap();
                 let came = driver.park(Some(Duration::from_secs(20)), || false);
                 driver.drain();

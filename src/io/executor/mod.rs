@@ -75,6 +75,8 @@ pub(crate) enum Host {
 pub(crate) struct Executor {
     host: Host,
     runnable: Cell<usize>,
+    /// Those of them that are of the request queue.
+    runnable_requests: Cell<usize>,
     tasks: RefCell<Slab<Arc<Task>>>,
     /// The loop of a glommio core, waiting for any other task to be polled.
     after_poll: RefCell<Option<Waker>>,
@@ -89,6 +91,7 @@ impl Executor {
         Rc::new(Executor {
             host,
             runnable: Cell::new(0),
+            runnable_requests: Cell::new(0),
             tasks: RefCell::new(Slab::new()),
             after_poll: RefCell::new(None),
             closed: Cell::new(false),
@@ -109,7 +112,7 @@ impl Executor {
             entry.insert(task.clone());
             task
         };
-        self.runnable.set(self.runnable.get() + 1);
+        self.count_runnable(queue);
         match &self.host {
             Host::Glommio(host) => host.adopt(queue, task),
             Host::Own(queues) => queues.borrow_mut().push(queue, task),
@@ -136,6 +139,18 @@ impl Executor {
         of_queue.count += 1;
         of_queue.longest = of_queue.longest.max(took);
         self.slow_polls.set(slow_polls);
+    }
+
+    /// Those of them that are of the request queue: requests, and whatever answers them.
+    pub(in crate::io) fn runnable_requests(&self) -> usize {
+        self.runnable_requests.get()
+    }
+
+    fn count_runnable(&self, queue: Queue) {
+        self.runnable.set(self.runnable.get() + 1);
+        if queue == Queue::Request {
+            self.runnable_requests.set(self.runnable_requests.get() + 1);
+        }
     }
 
     /// Number of unfinished tasks.
@@ -199,7 +214,7 @@ impl Executor {
 
     /// A task became runnable (`task::wake`).
     fn on_woken(&self, task: &Arc<Task>) {
-        self.runnable.set(self.runnable.get() + 1);
+        self.count_runnable(task.queue());
         match &self.host {
             Host::Glommio(_) => task.wake_host(),
             Host::Own(queues) => queues.borrow_mut().push(task.queue(), task.clone()),
@@ -207,13 +222,15 @@ impl Executor {
     }
 
     /// A runnable task is about to be polled, or was dropped.
-    fn on_taken(&self) {
-        let runnable = self.runnable.get();
-        self.runnable.set(
-            runnable
-                .checked_sub(1)
-                .expect("only a counted task is taken"),
-        );
+    fn on_taken(&self, queue: Queue) {
+        let less = |count: &Cell<usize>| {
+            let left = count.get().checked_sub(1);
+            count.set(left.expect("only a counted task is taken"));
+        };
+        less(&self.runnable);
+        if queue == Queue::Request {
+            less(&self.runnable_requests);
+        }
     }
 
     fn on_polled(&self) {

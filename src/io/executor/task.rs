@@ -79,7 +79,7 @@ impl Task {
             return Poll::Ready(());
         };
         if self.scheduled.replace(false) {
-            executor.on_taken();
+            executor.on_taken(self.queue);
         }
         let taken = self.future.borrow_mut().take();
         let Some(mut future) = taken else {
@@ -120,7 +120,7 @@ impl Task {
         let executor = self.executor.borrow_mut().take();
         if let Some(executor) = executor {
             if self.scheduled.replace(true) {
-                executor.on_taken();
+                executor.on_taken(self.queue);
             }
             executor.on_finished(self.key);
         }

@@ -8,6 +8,8 @@
 //! | file range, not (all) cached         | splice     | sendfile   | splice   | read     |
 //! | range of a simulated file            | read whole, then as bytes                     |
 //!
+//! *sendmsg*: inline, or, while other requests of the core are about to run, together with
+//! their answers in one enter of the ring (`driver::round`).
 //! *sendfile*: inline, non-blocking towards the socket; a page that isn't cached blocks the
 //! core. *splice*: two steps on the kernel's workers, through a pipe of the core's pool
 //! (`splice`). *read*: what is cached inline, what isn't by the ring, then `sendmsg` (`read`);
@@ -33,7 +35,7 @@ use socket2::SockRef;
 
 use super::{read, splice};
 use crate::config::FetchPath;
-use crate::io::driver::Driver;
+use crate::io::driver::{Driver, may_join};
 use crate::io::pipes::{Buffer, Pipe, Pool, PoolStats};
 use crate::io::{Chunk, Rt, SendQueue};
 
@@ -42,6 +44,8 @@ use crate::io::{Chunk, Rt, SendQueue};
 pub struct SendStats {
     /// Bytes that were in memory.
     pub memory: PathStats,
+    /// Those of them that left with others, without a system call of their own.
+    pub in_rounds: u64,
     /// File ranges read into memory, with what was sent along behind them.
     pub read: PathStats,
     pub sendfile: PathStats,
@@ -117,6 +121,11 @@ pub(super) struct Wire<'a> {
 }
 
 impl Wire<'_> {
+    /// Whether other answers of the core are likely to be sent in a moment.
+    fn others_come(&self) -> bool {
+        self.driver.has_round() || self.rt.executor().runnable_requests() > 0
+    }
+
     /// Waits for a full socket, holding an item of a pool. False when another needs the
     /// item: it must be given up, and the socket may still be full.
     pub(super) async fn writable_or_claimed<T>(&self, pool: &Pool<T>) -> bool {
@@ -195,8 +204,19 @@ async fn step(wire: &Wire<'_>, out: &mut SendQueue) -> io::Result<Sent> {
     };
     match way {
         Way::Memory => {
-            let count = send_slices(wire.socket, None, out)?;
-            wire.paths.count(|stats| stats.memory.add(count));
+            let joined = match wire.others_come() && may_join(out) {
+                true => join_round(wire, out).await,
+                false => None,
+            };
+            let in_round = joined.is_some();
+            let count = match joined {
+                Some(result) => result?,
+                None => send_slices(wire.socket, None, out)?,
+            };
+            wire.paths.count(|stats| {
+                stats.memory.add(count);
+                stats.in_rounds += u64::from(in_round);
+            });
             out.advance(count);
             Ok(Sent::Bytes(count))
         }
@@ -217,6 +237,11 @@ async fn step(wire: &Wire<'_>, out: &mut SendQueue) -> io::Result<Sent> {
             None => read::send_piece(wire, out).await,
         },
     }
+}
+
+/// Sends with others, if there is a seat.
+async fn join_round(wire: &Wire<'_>, out: &mut SendQueue) -> Option<io::Result<usize>> {
+    Some(wire.driver.join_round(wire.socket, out)?.await)
 }
 
 /// How the front of the queue is to leave.
