@@ -73,7 +73,8 @@ pub fn run(
         tracing::warn!("{warning}");
     }
     let storage = storage::open(&RealDisk, &config, format::now_ms(), &mut rng)?;
-    let listeners = listeners::reserve(&config)?;
+    // The addresses stay claimed until the end.
+    let (listeners, _claims) = listeners::reserve(&config)?;
     let reserved = threads::reserve(&mut plan)?;
     let node = shared(config, &storage, plan.places.len());
     let ready = Ready {

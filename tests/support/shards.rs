@@ -17,7 +17,8 @@ use ottla::config::load;
 use ottla::io::disk::RealDisk;
 use ottla::io::{CoreConfig, CoreHandle, run_core};
 use ottla::node::lifecycle::{self, Life};
-use ottla::node::{self, listeners, storage};
+use ottla::node::listeners::{self, Claim};
+use ottla::node::{self, storage};
 use ottla::record::{batch::Batches, records};
 use ottla::shard::Node;
 use ottla::wire::ApiKey;
@@ -46,6 +47,8 @@ pub struct Shards {
     pub address: SocketAddr,
     data: Vec<CoreHandle<()>>,
     controller: CoreHandle<()>,
+    /// Without them another test's node could listen on the same address.
+    _claims: Vec<Claim>,
     _directory: tempfile::TempDir,
 }
 
@@ -65,7 +68,7 @@ impl Shards {
             .node;
         let storage = storage::open(&RealDisk, &config, 1_700_000_000_000, &mut Rng::new(1))
             .expect("the directory can be formatted");
-        let bound = listeners::reserve(&config).expect("ports are free");
+        let (bound, claims) = listeners::reserve(&config).expect("ports are free");
         let address = bound[0].address;
         let node = node::shared(config, &storage, cores);
         let (started, starting) = mpsc::channel();
@@ -91,6 +94,7 @@ impl Shards {
             address,
             data,
             controller: controller.expect("a core"),
+            _claims: claims,
             _directory: directory,
         };
         let outcome = starting.recv().expect("the controller says how it went");
