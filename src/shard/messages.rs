@@ -11,9 +11,9 @@ use bytes::BytesMut;
 use smallvec::SmallVec;
 
 use super::connection::Arrival;
-use super::fetch_session::{Session, SessionCall};
 use super::limits::Ticket;
 use super::operation::OperationId;
+use super::session_table::SessionMessage;
 use crate::base::{
     BrokerId, CoreId, ErrorCode, LeaderEpoch, Millis, Nanos, Offset, PartitionIndex,
     TopicIdPartition, Uuid,
@@ -53,7 +53,7 @@ pub enum ShardRequest {
     /// Opens these listeners; answered when connections are taken.
     Listen(Vec<ListenerSpec>),
     /// Who has a fetch session, and who is to have it.
-    Session(SessionCall),
+    Session(SessionMessage),
     /// Serves this connection from now on.
     Adopt(Box<Arrival>),
     /// Offsets of all local partitions, for the checkpoint files.
@@ -71,8 +71,6 @@ pub enum ShardReply {
     Admission(Verdict),
     Listening(std::io::Result<()>),
     Checkpoints(Vec<PartitionCheckpoint>),
-    /// None when there is none.
-    Session(Option<Box<Session>>),
 }
 
 impl PartitionReply {

@@ -24,6 +24,7 @@ pub mod processor;
 pub mod produce;
 pub mod replicas;
 pub mod session_moves;
+pub mod session_table;
 pub mod traffic;
 pub mod wait;
 
@@ -50,11 +51,11 @@ use crate::quota::memory::RequestMemory;
 use crate::security::{Authorizer, Operation, RequestContext, ResourceType};
 use crate::wire::api_key::ApiKey;
 use crate::wire::messages::AllocateProducerIdsRequest;
-use fetch_session::FetchSessions;
 use messages::{LongReply, PartitionCall, PartitionReply, Published, ShardReply, ShardRequest};
 use operation::{OperationId, Operations};
 use partition::{Partition, Wakes};
 use processor::Api;
+use session_moves::Sessions;
 
 /// Recent bytes that the logs of one core keep in memory for consumers that keep up.
 const TAIL_CACHE_BYTES: usize = 64 * 1024 * 1024;
@@ -108,7 +109,7 @@ pub struct Shard {
     published: RefCell<Arc<Published>>,
     partitions: RefCell<HashMap<TopicIdPartition, Rc<RefCell<Partition>>>>,
     operations: Operations<LongReply>,
-    sessions: RefCell<FetchSessions>,
+    sessions: RefCell<Sessions>,
     coordinators: RefCell<BTreeMap<PartitionIndex, GroupCoordinator>>,
     producer_ids: producer_ids::Block,
     limits: limits::Limits,
@@ -128,7 +129,7 @@ impl Shard {
             .unwrap_or(0)
             .div_ceil(usize::from(node.cores));
         Rc::new(Shard {
-            sessions: RefCell::new(FetchSessions::new(slots, core.0, node.cores)),
+            sessions: RefCell::new(Sessions::new(slots, core, node.cores)),
             published: RefCell::new(Arc::new(Published::empty())),
             partitions: RefCell::default(),
             operations: Operations::new(core),
@@ -205,7 +206,7 @@ impl Shard {
         &self.operations
     }
 
-    pub fn sessions(&self) -> RefMut<'_, FetchSessions> {
+    pub fn sessions(&self) -> RefMut<'_, Sessions> {
         self.sessions.borrow_mut()
     }
 
@@ -452,7 +453,10 @@ fn on_request(shard: &Rc<Shard>, request: ShardRequest, slot: ReplySlot<ShardRep
                 shard, &listeners,
             )));
         }
-        ShardRequest::Session(call) => session_moves::serve(shard, call, slot),
+        ShardRequest::Session(message) => {
+            session_moves::serve(shard, slot.caller(), message);
+            slot.reply(ShardReply::Done);
+        }
         ShardRequest::Adopt(arrival) => {
             acceptor::adopt(shard, *arrival);
             slot.reply(ShardReply::Done);
