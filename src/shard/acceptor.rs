@@ -5,7 +5,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::connection::{self, Arrival};
+use super::connection::{self, Arrival, Connection};
 use super::limits::{self, Admission};
 use super::messages::{ListenerSpec, ShardRequest};
 use super::{Shard, load::Counted};
@@ -23,9 +23,14 @@ pub fn start_all(shard: &Rc<Shard>, listeners: &[ListenerSpec]) -> std::io::Resu
 pub fn adopt(shard: &Rc<Shard>, arrival: Arrival) {
     // A core that is stopping closes it by dropping it.
     if !shard.rt().is_stopping() {
-        let serving = connection::serve(shard.clone(), arrival);
-        shard.rt().spawn(Queue::Request, serving);
+        serve(shard, Connection::arrived(shard, arrival));
     }
+}
+
+fn serve(shard: &Shard, connection: Connection) {
+    shard
+        .rt()
+        .spawn(Queue::Request, connection::serve(connection));
 }
 
 fn start(shard: &Rc<Shard>, spec: &ListenerSpec) -> std::io::Result<()> {
@@ -77,15 +82,18 @@ async fn hand_over(
     admission: Admission,
 ) {
     let core = counted.core();
+    if core == shard.core() {
+        serve(
+            shard,
+            Connection::accepted(stream, counted, listener, admission),
+        );
+        return;
+    }
     // Nothing is under way on it yet, so this neither waits nor fails.
     let Ok(stream) = stream.detach().await else {
         return;
     };
     let arrival = Arrival::new(stream, counted, listener, admission.into_ticket());
-    if core == shard.core() {
-        adopt(shard, arrival);
-    } else {
-        // When that core is gone the connection is closed with the message.
-        shard.post(core, ShardRequest::Adopt(Box::new(arrival)));
-    }
+    // When that core is gone the connection is closed with the message.
+    shard.post(core, ShardRequest::Adopt(Box::new(arrival)));
 }

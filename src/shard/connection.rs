@@ -93,20 +93,23 @@ impl Arrival {
 }
 
 /// Serves a connection until it ends or moves to another core.
-pub async fn serve(shard: Rc<Shard>, arrival: Arrival) {
-    let mut connection = Connection::new(shard, arrival);
-    match connection.run().await {
-        End::Closed(reason) => {
-            let core = connection.shard.core();
-            let peer = connection.peer.address;
-            debug!(%core, conn = %peer, %reason, "connection closed");
+pub fn serve(mut connection: Connection) -> impl Future<Output = ()> {
+    // An async function would have room for its argument twice.
+    async move {
+        match connection.run().await {
+            End::Closed(reason) => {
+                let core = connection.shard.core();
+                let peer = connection.peer.address;
+                debug!(%core, conn = %peer, %reason, "connection closed");
+            }
+            // Boxed, for it is rare and every connection's task would have its size.
+            End::Move(core) => Box::pin(connection.depart(core)).await,
         }
-        // Boxed, for it is rare and every connection's task would have its size.
-        End::Move(core) => Box::pin(connection.depart(core)).await,
     }
 }
 
-struct Connection {
+/// A connection as the core that serves it has it.
+pub struct Connection {
     shard: Rc<Shard>,
     stream: Stream,
     counted: Counted,
@@ -144,7 +147,25 @@ enum Event {
 }
 
 impl Connection {
-    fn new(shard: Rc<Shard>, arrival: Arrival) -> Connection {
+    /// A connection that this core serves from its beginning.
+    pub fn accepted(
+        stream: Stream,
+        counted: Counted,
+        listener: Arc<str>,
+        admission: Admission,
+    ) -> Connection {
+        Connection::new(
+            stream,
+            counted,
+            listener,
+            admission,
+            Traffic::default(),
+            BytesMut::new(),
+        )
+    }
+
+    /// A connection that another core has handed over.
+    pub fn arrived(shard: &Rc<Shard>, arrival: Arrival) -> Connection {
         let Arrival {
             stream,
             counted,
@@ -153,13 +174,31 @@ impl Connection {
             received,
             moves,
         } = arrival;
-        let stream = shard.rt().attach(stream);
+        Connection::new(
+            shard.rt().attach(stream),
+            counted,
+            listener,
+            Admission::held(shard, ticket),
+            Traffic::after_moves(moves),
+            received,
+        )
+    }
+
+    fn new(
+        stream: Stream,
+        counted: Counted,
+        listener: Arc<str>,
+        admission: Admission,
+        traffic: Traffic,
+        received: BytesMut,
+    ) -> Connection {
+        let shard = admission.shard().clone();
         Connection {
             peer: processor::Peer {
                 address: stream.peer_addr(),
                 listener,
             },
-            admission: Admission::held(&shard, ticket),
+            admission,
             charge: Charge::new(&shard, received.len()),
             shard,
             stream,
@@ -167,7 +206,7 @@ impl Connection {
             received,
             pipeline: Pipeline::default(),
             out: SendQueue::new(),
-            traffic: Rc::new(Traffic::after_moves(moves)),
+            traffic: Rc::new(traffic),
             holds_buffers: true,
             turn: 0,
             ending: None,
@@ -447,7 +486,7 @@ impl Connection {
 mod tests {
     use super::*;
 
-    fn future_bytes<F: Future>(_: impl Fn(Rc<Shard>, Arrival) -> F) -> usize {
+    fn future_bytes<F: Future>(_: impl Fn(Connection) -> F) -> usize {
         size_of::<F>()
     }
 

@@ -238,6 +238,10 @@ impl Admission {
         }
     }
 
+    pub fn shard(&self) -> &Rc<Shard> {
+        &self.shard
+    }
+
     /// For a connection that goes to another core: the place stays taken and is to be
     /// held there.
     pub fn into_ticket(mut self) -> Ticket {
