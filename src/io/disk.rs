@@ -21,6 +21,7 @@ use nix::sys::uio::pwritev;
 use smallvec::SmallVec;
 
 use super::blocked::{Operation, watched};
+use super::cold;
 use crate::base::Millis;
 
 /// How a file is to be opened.
@@ -271,6 +272,9 @@ const SLICES_MAX: usize = 1024;
 
 impl File for RealFile {
     fn read_at(&self, into: &mut [u8], position: u64) -> io::Result<usize> {
+        if let Some(result) = cold::read_at(&self.file, into, position) {
+            return result;
+        }
         loop {
             match self.watched(Operation::Read, |file| file.read_at(into, position)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -10,6 +10,7 @@
 //! local      oneshot, notify, mpsc and deadlines among the tasks of a core
 //! disk       files, synchronous
 //! budget     how long a loop may hold the core
+//! cold       file reads that don't wait for the disk
 //! blocked    file calls that held the core for too long
 //! sentinel   a thread that tells of silent cores and rings them
 //! topology   the machine's CPUs as this process may use them
@@ -24,6 +25,7 @@
 mod blocked;
 mod budget;
 pub mod chunk;
+mod cold;
 mod config;
 mod core;
 pub mod disk;

@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell, RefMut};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -16,6 +17,7 @@ use io_uring::{opcode, types};
 
 use super::blocked::{BlockedCalls, BlockedTable};
 use super::budget::Budget;
+use super::cold::{self, Missing};
 use super::driver::{Bell, Driver, DriverStats, Keep};
 use super::executor::{Executor, Queue, SlowPolls};
 use super::local::Notify;
@@ -24,6 +26,11 @@ use super::seam::SimCore;
 use super::timers::{Sleep, Timers};
 use super::{Disk, File, RealDisk};
 use crate::base::{CoreId, Millis, Nanos, Rng};
+
+/// Reads that one lookup may have fetched before it waits for the rest.
+const FETCHES_MAX: usize = 64;
+/// One fetch reads at most so much.
+const FETCH_BYTES_MAX: usize = 1 << 20;
 
 /// A core's runtime. Not `Send`: it stays on its core.
 #[derive(Clone)]
@@ -40,6 +47,7 @@ struct Inner {
     stopping: Notify,
     stop_told: Cell<bool>,
     accept_errors: Cell<u64>,
+    reads_fetched: Cell<u64>,
     machine: Machine,
 }
 
@@ -76,6 +84,9 @@ pub struct IoStats {
     pub slow_polls: [SlowPolls; Queue::ALL.len()],
     /// File calls that held the core for over 500 µs; see `Rt::blocked_calls`.
     pub blocked_calls: u64,
+    /// Reads that found their bytes on the disk only, which were fetched without holding
+    /// the core.
+    pub reads_fetched: u64,
     /// Times that the sentinel found the core silent with work to do.
     pub silences: u64,
     /// Those of them in which the core slept, and was rung.
@@ -157,6 +168,51 @@ impl Rt {
             Machine::Real { disk, .. } => disk.clone(),
             Machine::Sim(sim) => sim.disk(),
         }
+    }
+
+    /// What a call gives that looks something up in files, if all that it reads of them is in
+    /// memory; `None` means that it was refused a read, and must have changed nothing.
+    pub fn if_cached<T>(&self, call: impl FnOnce() -> T) -> Option<T> {
+        match &self.0.machine {
+            Machine::Real { .. } => cold::refusing(call).ok(),
+            Machine::Sim(_) => Some(call()),
+        }
+    }
+
+    /// As [`if_cached`](Self::if_cached), but fetches what isn't in memory, without holding
+    /// the core, and calls again.
+    pub async fn without_waiting<T>(&self, mut call: impl FnMut() -> T) -> T {
+        let Machine::Real { driver, .. } = &self.0.machine else {
+            return call();
+        };
+        for _ in 0..FETCHES_MAX {
+            match cold::refusing(&mut call) {
+                Ok(result) => return result,
+                Err(missing) => self.fetch(driver, missing).await,
+            }
+        }
+        // Memory is too short to keep what was fetched, or the file system can't tell.
+        call()
+    }
+
+    /// Has the kernel read a range into the page cache. An error shows when it is read again.
+    async fn fetch(&self, driver: &Rc<Driver>, missing: Missing) {
+        self.0.reads_fetched.set(self.0.reads_fetched.get() + 1);
+        let len = missing.len.min(FETCH_BYTES_MAX);
+        let mut buffer = vec![0; len].into_boxed_slice();
+        let entry = opcode::Read::new(
+            types::Fd(missing.file.as_raw_fd()),
+            buffer.as_mut_ptr(),
+            u32::try_from(len).expect("at most FETCH_BYTES_MAX"),
+        )
+        .offset(missing.position)
+        .build();
+        let keep = Keep::Fetch {
+            _file: missing.file,
+            _buffer: buffer,
+        };
+        // SAFETY: the entry names the file and points into the buffer; both are kept.
+        unsafe { driver.once(entry, keep, true) }.await;
     }
 
     /// Makes a file's contents durable without blocking the core: everything written
@@ -250,6 +306,7 @@ impl Rt {
                 Machine::Real { blocked, .. } => blocked.count(),
                 Machine::Sim(_) => 0,
             },
+            reads_fetched: self.0.reads_fetched.get(),
             silences: self.0.bell.heart().silences(),
             rescues: self.0.bell.heart().rescues(),
         }
@@ -355,6 +412,7 @@ impl Rt {
             stopping: Notify::new(),
             stop_told: Cell::new(false),
             accept_errors: Cell::new(0),
+            reads_fetched: Cell::new(0),
             machine,
         }))
     }

@@ -30,6 +30,11 @@ pub(in crate::io) enum Keep {
     File {
         _file: Arc<dyn File>,
     },
+    /// Of a read whose bytes nobody wants.
+    Fetch {
+        _file: OwnedFd,
+        _buffer: Box<[u8]>,
+    },
     /// Of a read.
     Read {
         _file: Arc<dyn File>,

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use io_uring::{opcode, types};
 
 use super::transmit::{Sent, Wire, send_slices};
+use crate::io::cold::preadv_nowait;
 use crate::io::driver::Keep;
 use crate::io::pipes::{BUFFER_BYTES, Buffer, Lease};
 use crate::io::{Chunk, File, SendQueue};
@@ -135,12 +136,3 @@ pub(super) fn is_cached(fd: RawFd, position: u64, count: usize) -> bool {
 
 /// The kernel reads ahead by at least so much, and drops pages in about such units.
 const PROBE_BYTES: usize = 64 << 10;
-
-/// # Safety
-/// `into` must name memory that may be written.
-unsafe fn preadv_nowait(fd: RawFd, into: &libc::iovec, position: u64) -> io::Result<usize> {
-    let position = libc::off_t::try_from(position).map_err(io::Error::other)?;
-    // SAFETY: by the caller's promise; the descriptor is checked by the kernel.
-    let count = unsafe { libc::preadv2(fd, into, 1, position, libc::RWF_NOWAIT) };
-    usize::try_from(count).map_err(|_| io::Error::last_os_error())
-}
