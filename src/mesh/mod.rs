@@ -78,8 +78,8 @@ struct Signals {
     bells: Vec<OnceLock<Arc<Bell>>>,
 }
 
-/// A reply ring is longer than its request ring by this factor, because requests that
-/// wait at the other core (in its purgatory) hold their place in it.
+/// A reply ring is longer than its request ring by this factor, because requests that were
+/// taken and aren't answered yet hold their place in it.
 const OUTSTANDING_PER_CAPACITY: usize = 4;
 
 /// Requests that a ring holds when memory is no matter, and when there are so many cores

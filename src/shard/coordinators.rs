@@ -51,16 +51,15 @@ impl Shard {
             .and_then(|partition| self.owner(partition))
             .ok_or(ErrorCode::NOT_COORDINATOR)?;
         let call = LongCall::Group(index, call);
-        let LongReply::Group(reply) = if owner == self.core() {
-            serve(self, call).await
+        let reply = if owner == self.core() {
+            Some(serve(self, call).await)
         } else {
-            self.long_call(owner, call)
-                .await
-                .ok_or(ErrorCode::COORDINATOR_NOT_AVAILABLE)?
+            self.long_call(owner, call).await
         };
         match reply {
-            GroupReply::NoCoordinator => Err(ErrorCode::NOT_COORDINATOR),
-            reply => Ok(reply),
+            Some(LongReply::Group(GroupReply::NoCoordinator)) => Err(ErrorCode::NOT_COORDINATOR),
+            Some(LongReply::Group(reply)) => Ok(reply),
+            _ => Err(ErrorCode::COORDINATOR_NOT_AVAILABLE),
         }
     }
 
@@ -88,25 +87,12 @@ impl Shard {
     }
 
     async fn long_call(&self, core: crate::base::CoreId, call: LongCall) -> Option<LongReply> {
-        let (operation, answer) = self.operations.answer();
-        let guard = EndOnDrop(self, operation);
-        let sent = self
-            .call(core, ShardRequest::Long(operation, Box::new(call)))
-            .await;
-        let reply = match sent {
-            Ok(ShardReply::Done) => answer.await.ok(),
+        let answer = self.operations.answer();
+        let request = ShardRequest::Long(answer.id(), Box::new(call));
+        match self.call(core, request).await {
+            Ok(ShardReply::Done) => Some(answer.await),
             _ => None,
-        };
-        drop(guard);
-        reply
-    }
-}
-
-struct EndOnDrop<'a>(&'a Shard, super::operation::OperationId);
-
-impl Drop for EndOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.operations.end(self.1);
+        }
     }
 }
 

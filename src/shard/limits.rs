@@ -14,14 +14,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::task::Poll;
 
-use super::messages::{ShardReply, ShardRequest};
+use super::messages::{LongReply, ShardReply, ShardRequest};
+use super::operation::OperationId;
 use super::{Node, Shard, replicas};
 use crate::base::{CoreId, Nanos};
 use crate::config::{DynamicConfig, Layers, ListenerLimitsConfig};
 use crate::io::Queue;
 use crate::io::local::oneshot::Sender;
 use crate::io::local::{self, Notify, oneshot};
-use crate::mesh::ReplySlot;
 use crate::metadata::MetadataImage;
 use crate::quota::connections::{ConnectionLimits, ConnectionQuotas, ListenerLimits, Verdict};
 use crate::quota::memory::{self, CoreMemory};
@@ -48,7 +48,7 @@ struct Quotas {
 /// Who waits for a verdict.
 pub enum Asker {
     Local(Sender<Verdict>),
-    Remote(ReplySlot<ShardReply>),
+    Remote(OperationId),
 }
 
 /// What an admitted connection is counted under.
@@ -110,8 +110,13 @@ pub async fn admit(shard: &Rc<Shard>, listener: &str, address: IpAddr) -> Option
         ask(shard, ticket, Asker::Local(sender));
         verdict.await.ok()
     } else {
-        match shard.call(QUOTAS, ShardRequest::Admit(ticket)).await {
-            Ok(ShardReply::Admission(verdict)) => Some(verdict),
+        let answer = shard.operations().answer();
+        let asked = shard.call(QUOTAS, ShardRequest::Admit(answer.id(), ticket));
+        match asked.await {
+            Ok(ShardReply::Done) => match answer.await {
+                LongReply::Admission(verdict) => Some(verdict),
+                _ => None,
+            },
             _ => None,
         }
     };
@@ -178,7 +183,10 @@ fn decide(shard: &Rc<Shard>) {
         match asker {
             // An acceptor that has stopped takes nothing any more.
             Asker::Local(sender) => drop(sender.send(verdict)),
-            Asker::Remote(slot) => slot.reply(ShardReply::Admission(verdict)),
+            Asker::Remote(operation) => {
+                let reply = Box::new(LongReply::Admission(verdict));
+                shard.post(operation.core, ShardRequest::LongDone(operation, reply));
+            }
         }
     }
     if limits.quotas.borrow().next_at(shard).is_none() {

@@ -1,7 +1,12 @@
 //! What crosses the mesh between cores. Everything is `Send` and owned; a request is
 //! answered by the reply of the same name.
 //!
-//! Made by `shard::router` and the API handlers, taken apart by `Shard::on_request`.
+//! Made by `shard` and the API handlers, taken apart by `Shard::on_request`.
+//!
+//! Invariant: a reply waits for nothing that another core's request would have to bring,
+//! because a request that isn't answered keeps a place that others need. What may wait
+//! (a produce for replicas or the disk, a connection for its turn, a join) names an
+//! operation: it is answered by `Done` at once, and by [`ShardRequest::LongDone`] in the end.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -26,8 +31,9 @@ use crate::wire::messages as wire;
 use crate::wire::messages::fetch_response::AbortedTransaction;
 
 pub enum ShardRequest {
-    /// Appends to partitions of the receiving core; answered when `acks` is satisfied.
-    Produce(ProducePart),
+    /// Appends to partitions of the receiving core. Outcomes that are known are the reply;
+    /// if `acks` isn't satisfied yet, they are the operation's answer.
+    Produce(OperationId, ProducePart),
     /// Reads partitions of the receiving core as they are now.
     Fetch(FetchPart),
     /// Wakes the operation when one of these partitions has grown as far.
@@ -44,8 +50,9 @@ pub enum ShardRequest {
     Publish(Arc<Published>),
     /// For the controller's core.
     Controller(Box<ControllerRequest>),
-    /// A connection has been accepted: answered when it may be served or is to be closed.
-    Admit(Ticket),
+    /// A connection has been accepted: the operation is answered when it may be served or is
+    /// to be closed.
+    Admit(OperationId, Ticket),
     /// A connection that was admitted has ended.
     Ended(Ticket),
     /// Memory for requests has come back to the node's pool.
@@ -68,7 +75,6 @@ pub enum ShardReply {
     Done,
     Partitions(Vec<(u32, PartitionReply)>),
     Controller(Box<ControllerResponse>),
-    Admission(Verdict),
     Listening(std::io::Result<()>),
     Checkpoints(Vec<PartitionCheckpoint>),
 }
@@ -331,6 +337,8 @@ pub enum LongCall {
 
 pub enum LongReply {
     Group(GroupReply),
+    Produce(Vec<ProduceOutcome>),
+    Admission(Verdict),
 }
 
 /// A request to the coordinator on one partition of `__consumer_offsets`.

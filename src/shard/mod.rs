@@ -393,18 +393,22 @@ pub async fn serve_mesh(shard: Rc<Shard>) {
 
 fn on_request(shard: &Rc<Shard>, request: ShardRequest, slot: ReplySlot<ShardReply>) {
     match request {
-        ShardRequest::Produce(part) => {
+        ShardRequest::Produce(operation, part) => {
             let deadline = part.deadline;
-            let (mut outcomes, waiting) = produce::append(shard, part);
+            let (outcomes, waiting) = produce::append(shard, part);
             if waiting.is_empty() {
                 slot.reply(ShardReply::Produce(outcomes));
-                return;
+            } else {
+                slot.reply(ShardReply::Done);
+                let acknowledged = produce::acknowledge_remote(
+                    shard.clone(),
+                    operation,
+                    outcomes,
+                    waiting,
+                    deadline,
+                );
+                shard.rt.spawn(Queue::Request, acknowledged);
             }
-            let shard = shard.clone();
-            shard.rt.clone().spawn(Queue::Request, async move {
-                produce::await_acknowledgement(&shard, &mut outcomes, waiting, deadline).await;
-                slot.reply(ShardReply::Produce(outcomes));
-            });
         }
         ShardRequest::Fetch(part) => slot.reply(ShardReply::Fetch(fetch::read(shard, &part))),
         ShardRequest::Watch(part) => {
@@ -439,7 +443,10 @@ fn on_request(shard: &Rc<Shard>, request: ShardRequest, slot: ReplySlot<ShardRep
             replicas::apply(shard, published);
             slot.reply(ShardReply::Done);
         }
-        ShardRequest::Admit(ticket) => limits::ask(shard, ticket, limits::Asker::Remote(slot)),
+        ShardRequest::Admit(operation, ticket) => {
+            slot.reply(ShardReply::Done);
+            limits::ask(shard, ticket, limits::Asker::Remote(operation));
+        }
         ShardRequest::Ended(ticket) => {
             limits::end(shard, ticket);
             slot.reply(ShardReply::Done);

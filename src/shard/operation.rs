@@ -2,18 +2,22 @@
 //! a produce with `acks=all`, a group's join that is answered minutes later.
 //!
 //! A waiting operation has an [`OperationId`] that names its core, so any core can wake it
-//! by message. Mesh slots are for short calls only; what may take long is acknowledged at
-//! once and answered by [`Operations::complete`].
+//! by message. Mesh slots are for short calls only: whoever kept one while it waits could
+//! keep the message out that ends the wait. So what may take long is acknowledged at once
+//! and answered later by [`Operations::complete`].
 //!
 //! Invariant: an id is never reused within 2^32 operations, so a late wake hits nobody.
 
 use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
 
 use crate::base::CoreId;
-use crate::io::local::{Notify, oneshot};
+use crate::io::local::Notify;
 
 /// Names one waiting operation on all cores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,7 +40,16 @@ struct State<A> {
 
 enum Waiting<A> {
     Signal(Rc<Notify>),
-    Answer(oneshot::Sender<A>),
+    /// With who waits for it.
+    Answer(Option<Waker>),
+    Answered(A),
+}
+
+/// Resolves to the answer to a long call. The operation ends when this is dropped.
+#[must_use = "an answer is had by awaiting it"]
+pub struct Answer<'a, A> {
+    operations: &'a Operations<A>,
+    id: OperationId,
 }
 
 impl<A> Operations<A> {
@@ -66,9 +79,11 @@ impl<A> Operations<A> {
     }
 
     /// An operation that [`Operations::complete`] answers.
-    pub fn answer(&self) -> (OperationId, oneshot::Receiver<A>) {
-        let (sender, receiver) = oneshot::oneshot();
-        (self.insert(Waiting::Answer(sender)), receiver)
+    pub fn answer(&self) -> Answer<'_, A> {
+        Answer {
+            operations: self,
+            id: self.insert(Waiting::Answer(None)),
+        }
     }
 
     pub fn wake(&self, id: OperationId) {
@@ -82,9 +97,19 @@ impl<A> Operations<A> {
 
     /// Hands the answer to whoever waits; nobody may, after a closed connection.
     pub fn complete(&self, id: OperationId, answer: A) {
-        if let Some(Waiting::Answer(sender)) = self.remove(id) {
-            // The receiver is gone when the connection was closed meanwhile.
-            let _ = sender.send(answer);
+        let before = {
+            let mut state = self.state.borrow_mut();
+            match state.waiting.get_mut(id.index as usize) {
+                Some((generation, waiting @ Waiting::Answer(_)))
+                    if *generation == id.generation =>
+                {
+                    std::mem::replace(waiting, Waiting::Answered(answer))
+                }
+                _ => return,
+            }
+        };
+        if let Waiting::Answer(Some(waker)) = before {
+            waker.wake();
         }
     }
 
@@ -113,5 +138,64 @@ impl<A> Operations<A> {
             }
             _ => None,
         }
+    }
+}
+
+impl<A> Answer<'_, A> {
+    pub fn id(&self) -> OperationId {
+        self.id
+    }
+}
+
+impl<A> Future for Answer<'_, A> {
+    type Output = A;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<A> {
+        let mut state = self.operations.state.borrow_mut();
+        let (_, waiting) = state
+            .waiting
+            .get_mut(self.id.index as usize)
+            .expect("it ends with this future");
+        match std::mem::replace(waiting, Waiting::Answer(Some(context.waker().clone()))) {
+            Waiting::Answered(answer) => Poll::Ready(answer),
+            _ => Poll::Pending,
+        }
+    }
+}
+
+impl<A> Drop for Answer<'_, A> {
+    fn drop(&mut self) {
+        self.operations.end(self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use super::*;
+
+    fn poll<A>(answer: &mut Answer<'_, A>) -> Poll<A> {
+        pin!(answer).poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn an_answer_reaches_who_waits_and_nobody_after_them() {
+        let operations = Operations::new(CoreId(1));
+        let (mut first, mut second) = (operations.answer(), operations.answer());
+        assert!(poll(&mut first).is_pending());
+        operations.complete(second.id(), 2);
+        operations.complete(first.id(), 1);
+        assert_eq!(
+            (poll(&mut first), poll(&mut second)),
+            (Poll::Ready(1), Poll::Ready(2))
+        );
+        let late = first.id();
+        drop((first, second));
+        assert!(operations.is_empty());
+        let mut next = operations.answer();
+        operations.complete(late, 3);
+        operations.wake(late);
+        assert!(poll(&mut next).is_pending());
     }
 }

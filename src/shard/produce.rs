@@ -2,15 +2,19 @@
 //! are appended at once, and with acks=all the outcome waits for the high watermark.
 //!
 //! Called by `api::produce` ([`scatter`]) and, on the owning core, by `Shard::on_request`
-//! ([`append`], then [`await_acknowledgement`]).
+//! ([`append`], then [`acknowledge_remote`] if there is something to wait for).
 //!
-//! Invariant: [`scatter`] hands over every batch before it first waits.
+//! Invariants: [`scatter`] hands over every batch before it first waits; a part that waits
+//! holds no place in the mesh, for a follower's fetch that ends the wait may need it.
 
 use std::rc::Rc;
 
 use super::Shard;
 use super::flush;
-use super::messages::{ProduceOutcome, ProducePart, ProducePartition, ShardReply, ShardRequest};
+use super::messages::{
+    LongReply, ProduceOutcome, ProducePart, ProducePartition, ShardReply, ShardRequest,
+};
+use super::operation::OperationId;
 use super::partition::Wakes;
 use super::traffic::Traffic;
 use super::wait::Wait;
@@ -59,16 +63,25 @@ pub async fn scatter(
         .into_iter()
         .map(|(core, partitions)| {
             let slots: Vec<u32> = partitions.iter().map(|p| p.slot).collect();
-            let call = shard.call(core, ShardRequest::Produce(part(partitions)));
-            (slots, call)
+            let answer = shard.operations().answer();
+            let request = ShardRequest::Produce(answer.id(), part(partitions));
+            (slots, shard.call(core, request), answer)
         })
         .collect();
     let (mut outcomes, waiting) = append(shard, part(local));
     await_acknowledgement(shard, &mut outcomes, waiting, deadline).await;
-    for (slots, call) in calls {
-        match call.await {
-            Ok(ShardReply::Produce(answered)) => outcomes.extend(answered),
-            _ => outcomes.extend(
+    for (slots, call, answer) in calls {
+        let answered = match call.await {
+            Ok(ShardReply::Produce(answered)) => Some(answered),
+            Ok(ShardReply::Done) => match answer.await {
+                LongReply::Produce(answered) => Some(answered),
+                _ => None,
+            },
+            _ => None,
+        };
+        match answered {
+            Some(answered) => outcomes.extend(answered),
+            None => outcomes.extend(
                 slots
                     .into_iter()
                     .map(|slot| ProduceOutcome::refused(slot, ErrorCode::UNKNOWN_SERVER_ERROR)),
@@ -173,6 +186,19 @@ pub async fn await_acknowledgement(
             None => true,
         });
     }
+}
+
+/// Waits as [`await_acknowledgement`] and answers the operation of another core.
+pub async fn acknowledge_remote(
+    shard: Rc<Shard>,
+    operation: OperationId,
+    mut outcomes: Vec<ProduceOutcome>,
+    waiting: Vec<Unacknowledged>,
+    deadline: Nanos,
+) {
+    await_acknowledgement(&shard, &mut outcomes, waiting, deadline).await;
+    let reply = Box::new(LongReply::Produce(outcomes));
+    shard.post(operation.core, ShardRequest::LongDone(operation, reply));
 }
 
 impl Unacknowledged {
