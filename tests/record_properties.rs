@@ -5,9 +5,9 @@ use bytes::BytesMut;
 use ottla::base::{ErrorCode, LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId};
 use ottla::record::{
     BatchBuilder, BatchParams, BatchView, Batches, Compression, CompressionType, Header, Origin,
-    ProducerInfo, TargetCompression, TimestampType, Validated, Validation, ValidationRules,
-    first_at_or_after, offset_of_max_timestamp, records, set_base_offset, set_leader_epoch,
-    validate, validate_shape,
+    ProducerInfo, Rejected, TargetCompression, TimestampType, Validated, Validation,
+    ValidationRules, first_at_or_after, offset_of_max_timestamp, records, set_base_offset,
+    set_leader_epoch, validate, validate_shape,
 };
 use proptest::prelude::*;
 
@@ -125,10 +125,20 @@ fn read(batch: &[u8]) -> Vec<Record> {
     found
 }
 
-fn in_steps(batch: BytesMut, rules: &ValidationRules<'_>, budget: usize) -> Validated {
-    let mut validation = Validation::begin(&batch, rules).unwrap();
-    while !validation.advance(&batch, budget).unwrap() {}
-    validation.finish(batch)
+/// What [`validate`] does, a few bytes at a time.
+fn in_steps(
+    batch: BytesMut,
+    rules: &ValidationRules<'_>,
+    budget: usize,
+) -> Result<Validated, Rejected> {
+    let mut validation = Validation::begin(&batch, rules)?;
+    while !validation.advance(&batch, budget)? {}
+    Ok(validation.finish(batch))
+}
+
+/// All that validation says, for comparison.
+fn outcome(validated: Result<Validated, Rejected>) -> Result<String, Rejected> {
+    validated.map(|validated| format!("{validated:?}"))
 }
 
 proptest! {
@@ -171,7 +181,7 @@ proptest! {
         }
 
         let stepwise = in_steps(BytesMut::from(&batch[..]), &rules(), budget);
-        prop_assert_eq!(stepwise.bytes, validated.bytes);
+        prop_assert_eq!(outcome(stepwise), outcome(Ok(validated)));
     }
 
     #[test]
@@ -203,7 +213,7 @@ proptest! {
         prop_assert_eq!(view.max_timestamp(), validated.max_timestamp);
         prop_assert_eq!(read(&validated.bytes), expected);
         let stepwise = in_steps(BytesMut::from(&batch[..]), &rules, budget);
-        prop_assert_eq!(stepwise.bytes, validated.bytes);
+        prop_assert_eq!(outcome(stepwise), outcome(Ok(validated)));
     }
 
     #[test]
@@ -241,6 +251,7 @@ proptest! {
         target in prop::option::of(codec()),
         coordinator in any::<bool>(),
         compacted in any::<bool>(),
+        budget in 1usize..10_000,
     ) {
         let mut batch = build(BatchParams { compression: codec.into(), ..BatchParams::default() }, &list);
         if let Some(cut) = cut {
@@ -263,7 +274,10 @@ proptest! {
             compacted,
             ..rules()
         };
-        if let Ok(validated) = validate(BytesMut::from(&batch[..]), &rules) {
+        let validated = validate(BytesMut::from(&batch[..]), &rules);
+        let text = validated.as_ref().map(|v| format!("{v:?}")).map_err(Rejected::clone);
+        prop_assert_eq!(outcome(in_steps(BytesMut::from(&batch[..]), &rules, budget)), text);
+        if let Ok(validated) = validated {
             let view = BatchView::parse(&validated.bytes).unwrap();
             prop_assert!(view.verify_crc());
             // What was let in can be read to its end.
@@ -292,6 +306,42 @@ proptest! {
         }
         for origin in [Origin::Client, Origin::Coordinator] {
             let _ = validate(BytesMut::from(&bytes[..]), &ValidationRules { origin, ..rules() });
+        }
+    }
+}
+
+/// A batch whose CRC isn't checked at once: in place, patched, and damaged anywhere.
+#[test]
+fn a_large_batch_is_validated_in_steps_as_in_one_go() {
+    const LARGE: usize = 700 << 10;
+    let record = |length: usize| Record {
+        timestamp: NOW - 3,
+        key: None,
+        value: Some((0..length).map(|n| (n * n >> 7) as u8).collect()),
+        headers: Vec::new(),
+    };
+    for list in [vec![record(LARGE)], vec![record(1_000); LARGE / 1_000]] {
+        let batch = build(BatchParams::default(), &list);
+        let append_time = ValidationRules {
+            timestamp_type: TimestampType::LogAppendTime,
+            ..rules()
+        };
+        for rules in [rules(), append_time] {
+            let whole = validate(BytesMut::from(&batch[..]), &rules).unwrap();
+            let view = BatchView::parse(&whole.bytes).unwrap();
+            assert!(view.verify_crc());
+            let text = outcome(Ok(whole));
+            for budget in [700, 20_000, usize::MAX] {
+                let stepwise = in_steps(BytesMut::from(&batch[..]), &rules, budget);
+                assert_eq!(outcome(stepwise), text);
+            }
+        }
+        for at in [17, 22, 36, 44, 70, batch.len() / 2, batch.len() - 1] {
+            let mut damaged = BytesMut::from(&batch[..]);
+            damaged[at] ^= 0x10;
+            let rejected = in_steps(damaged.clone(), &rules(), 20_000).unwrap_err();
+            assert_eq!(rejected.error, ErrorCode::CORRUPT_MESSAGE, "at {at}");
+            assert_eq!(rejected, validate(damaged, &rules()).unwrap_err());
         }
     }
 }

@@ -24,11 +24,11 @@ const AT_LENGTH: usize = 8;
 const AT_LEADER_EPOCH: usize = 12;
 const AT_MAGIC: usize = 16;
 const AT_CRC: usize = 17;
-const AT_ATTRIBUTES: usize = 21;
+pub(super) const AT_ATTRIBUTES: usize = 21;
 const AT_LAST_OFFSET_DELTA: usize = 23;
 const AT_BASE_TIMESTAMP: usize = 27;
 const AT_MAX_TIMESTAMP: usize = 35;
-const AT_PRODUCER_ID: usize = 43;
+pub(super) const AT_PRODUCER_ID: usize = 43;
 const AT_PRODUCER_EPOCH: usize = 51;
 const AT_BASE_SEQUENCE: usize = 53;
 const AT_RECORD_COUNT: usize = 57;
@@ -361,6 +361,18 @@ pub fn set_leader_epoch(batch: &mut [u8], epoch: LeaderEpoch) {
 /// already. Base timestamp and deltas stay. As in Kafka a change clears attribute bits
 /// that have no meaning.
 pub fn set_max_timestamp(batch: &mut [u8], kind: TimestampType, max_timestamp: Millis) {
+    set_max_timestamp_by(batch, kind, max_timestamp, |batch| {
+        crc_fast::crc32_iscsi(&batch[AT_ATTRIBUTES..])
+    });
+}
+
+/// The same, where the CRC of the changed batch is told by `crc`.
+pub(super) fn set_max_timestamp_by(
+    batch: &mut [u8],
+    kind: TimestampType,
+    max_timestamp: Millis,
+    crc: impl FnOnce(&[u8]) -> u32,
+) {
     let view = BatchView::parse(batch).expect("setters are given whole batches");
     assert_eq!(
         view.size_in_bytes(),
@@ -378,7 +390,8 @@ pub fn set_max_timestamp(batch: &mut [u8], kind: TimestampType, max_timestamp: M
         };
     put(batch, AT_ATTRIBUTES, attributes.to_be_bytes());
     put(batch, AT_MAX_TIMESTAMP, max_timestamp.to_be_bytes());
-    set_crc(batch);
+    let crc = crc(batch);
+    put(batch, AT_CRC, crc.to_be_bytes());
 }
 
 /// The header fields of a batch to write; see [`write_header`].

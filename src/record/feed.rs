@@ -30,6 +30,8 @@ pub(super) struct Packed {
     end: usize,
     /// Set once: nothing more comes, because of the end or of an error.
     ended: Option<Result<(), DecompressError>>,
+    /// A large record, of which the beginning was walked.
+    large: Option<LargeWalk>,
 }
 
 impl Feed {
@@ -42,6 +44,7 @@ impl Feed {
                 start: 0,
                 end: 0,
                 ended: None,
+                large: None,
             })),
         }
     }
@@ -81,11 +84,13 @@ impl Feed {
         }
     }
 
-    /// Walks over the next record and tells what the checks need of it.
+    /// Walks over the next record and tells what the checks need of it. `None` when it is
+    /// large, and more than about `budget` bytes of it would have to be walked at once: the
+    /// next call goes on.
     #[inline]
-    pub fn skim(&mut self, payload: &[u8]) -> Result<Skim, RecordsError> {
+    pub fn skim(&mut self, payload: &[u8], budget: usize) -> Result<Option<Skim>, RecordsError> {
         let Feed::Plain { at } = self else {
-            return self.skim_packed(payload);
+            return self.skim_packed(payload, budget);
         };
         let rest = payload.get(*at..).unwrap_or_default();
         let (length, prefix) = body_length(rest)?;
@@ -93,14 +98,22 @@ impl Feed {
         let body = rest.get(prefix..total).ok_or(Malformed::EndReached)?;
         let skim = skim(body, total)?;
         *at += total;
-        Ok(skim)
+        Ok(Some(skim))
     }
 
-    fn skim_packed(&mut self, payload: &[u8]) -> Result<Skim, RecordsError> {
+    fn skim_packed(&mut self, payload: &[u8], budget: usize) -> Result<Option<Skim>, RecordsError> {
+        let begun = match self {
+            Feed::Packed(packed) => packed.large.take(),
+            Feed::Plain { .. } => None,
+        };
+        if let Some(walk) = begun {
+            return self.walk_large(payload, walk, budget);
+        }
         let (length, prefix) = body_length(self.peek(payload, VARINT_BYTES_MAX)?)?;
         let total = length + prefix;
         if total > CHUNK_BYTES {
-            return self.skim_large(payload, length, prefix);
+            self.consume(prefix);
+            return self.walk_large(payload, LargeWalk::new(length, total), budget);
         }
         let record = self
             .peek(payload, total)?
@@ -108,7 +121,7 @@ impl Feed {
             .ok_or(Malformed::EndReached)?;
         let skim = skim(record, total)?;
         self.consume(total);
-        Ok(skim)
+        Ok(Some(skim))
     }
 
     /// Checks that no bytes follow the last record.
@@ -120,47 +133,22 @@ impl Feed {
         }
     }
 
-    /// The same walk as `view::skim` for a record that is larger than a chunk.
+    /// Goes on with a record that is larger than a chunk.
     #[cold]
-    fn skim_large(
+    fn walk_large(
         &mut self,
         payload: &[u8],
-        length: usize,
-        prefix: usize,
-    ) -> Result<Skim, RecordsError> {
-        self.consume(prefix);
-        let mut body = Body {
-            feed: self,
-            payload,
-            left: length,
-        };
-        let (timestamp_delta, offset_delta) = body.fields(PREFIX_BYTES_MAX, |cursor| {
-            cursor.byte()?;
-            Ok((cursor.varlong()?, cursor.varint()?))
-        })?;
-        let key_length = body.varint()?;
-        body.skip(key_length)?;
-        let value_length = body.varint()?;
-        body.skip(value_length)?;
-        for _ in 0..check_header_count(body.varint()?)? {
-            let key_length = body.varint()?;
-            if key_length < 0 {
-                return Err(Malformed::HeaderKey.into());
-            }
-            body.skip(key_length)?;
-            let value_length = body.varint()?;
-            body.skip(value_length)?;
+        mut walk: LargeWalk,
+        budget: usize,
+    ) -> Result<Option<Skim>, RecordsError> {
+        if walk.advance(self, payload, budget)? {
+            return Ok(Some(walk.skim));
         }
-        if body.left > 0 {
-            return Err(Malformed::ShorterThanSize.into());
+        match self {
+            Feed::Packed(packed) => packed.large = Some(walk),
+            Feed::Plain { .. } => unreachable!("only packed records are walked piecewise"),
         }
-        Ok(Skim {
-            size: prefix + length,
-            offset_delta,
-            timestamp_delta,
-            key_length,
-            value_length,
-        })
+        Ok(None)
     }
 }
 
@@ -196,50 +184,159 @@ impl Packed {
     }
 }
 
-/// The rest of one large record's body.
-struct Body<'f> {
-    feed: &'f mut Feed,
-    payload: &'f [u8],
+/// The same walk as `view::skim` over a record that is larger than a chunk. It may stop
+/// anywhere between fields, or within a key or a value.
+struct LargeWalk {
+    /// Bytes of the body that belong to none of the fields so far.
     left: usize,
+    /// Of them, what is still to be passed over of the last field.
+    skipping: usize,
+    next: Next,
+    headers_left: usize,
+    skim: Skim,
 }
 
-impl Body<'_> {
+/// The field that comes next.
+#[derive(Clone, Copy)]
+enum Next {
+    Deltas,
+    Key,
+    Value,
+    HeaderCount,
+    HeaderKey,
+    HeaderValue,
+}
+
+impl LargeWalk {
+    fn new(length: usize, size: usize) -> LargeWalk {
+        LargeWalk {
+            left: length,
+            skipping: 0,
+            next: Next::Deltas,
+            headers_left: 0,
+            skim: Skim {
+                size,
+                offset_delta: 0,
+                timestamp_delta: 0,
+                key_length: 0,
+                value_length: 0,
+            },
+        }
+    }
+
+    /// Goes on for about `budget` bytes. True at the end of the record.
+    fn advance(
+        &mut self,
+        feed: &mut Feed,
+        payload: &[u8],
+        budget: usize,
+    ) -> Result<bool, RecordsError> {
+        let mut walked = 0;
+        loop {
+            walked += self.skip(feed, payload, budget.saturating_sub(walked))?;
+            if self.skipping > 0 || walked > budget {
+                return Ok(false);
+            }
+            walked += 1;
+            match self.next {
+                Next::Deltas => {
+                    let parse = |cursor: &mut Cursor<'_>| {
+                        cursor.byte()?;
+                        Ok((cursor.varlong()?, cursor.varint()?))
+                    };
+                    (self.skim.timestamp_delta, self.skim.offset_delta) =
+                        self.fields(feed, payload, PREFIX_BYTES_MAX, parse)?;
+                    self.next = Next::Key;
+                }
+                Next::Key => {
+                    self.skim.key_length = self.field(feed, payload)?;
+                    self.begin_skip(self.skim.key_length)?;
+                    self.next = Next::Value;
+                }
+                Next::Value => {
+                    self.skim.value_length = self.field(feed, payload)?;
+                    self.begin_skip(self.skim.value_length)?;
+                    self.next = Next::HeaderCount;
+                }
+                Next::HeaderCount => {
+                    let count = check_header_count(self.field(feed, payload)?)?;
+                    self.headers_left = count as usize;
+                    self.next = Next::HeaderKey;
+                }
+                Next::HeaderKey if self.headers_left == 0 => {
+                    if self.left > 0 {
+                        return Err(Malformed::ShorterThanSize.into());
+                    }
+                    return Ok(true);
+                }
+                Next::HeaderKey => {
+                    let length = self.field(feed, payload)?;
+                    if length < 0 {
+                        return Err(Malformed::HeaderKey.into());
+                    }
+                    self.begin_skip(length)?;
+                    self.next = Next::HeaderValue;
+                }
+                Next::HeaderValue => {
+                    let length = self.field(feed, payload)?;
+                    self.begin_skip(length)?;
+                    self.headers_left -= 1;
+                    self.next = Next::HeaderKey;
+                }
+            }
+        }
+    }
+
+    fn field(&mut self, feed: &mut Feed, payload: &[u8]) -> Result<i32, RecordsError> {
+        self.fields(feed, payload, VARINT_BYTES_MAX, |cursor| cursor.varint())
+    }
+
     /// Parses fields that take at most `bytes_max` bytes.
     fn fields<T>(
         &mut self,
+        feed: &mut Feed,
+        payload: &[u8],
         bytes_max: usize,
         parse: impl FnOnce(&mut Cursor<'_>) -> Result<T, Malformed>,
     ) -> Result<T, RecordsError> {
-        let bytes = self.feed.peek(self.payload, bytes_max.min(self.left))?;
+        let bytes = feed.peek(payload, bytes_max.min(self.left))?;
         let bytes = &bytes[..bytes.len().min(self.left)];
         let mut cursor = Cursor::new(bytes);
         let fields = parse(&mut cursor)?;
         let count = bytes.len() - cursor.rest().len();
-        self.feed.consume(count);
+        feed.consume(count);
         self.left -= count;
         Ok(fields)
     }
 
-    fn varint(&mut self) -> Result<i32, RecordsError> {
-        self.fields(VARINT_BYTES_MAX, |cursor| cursor.varint())
-    }
-
-    /// Passes over a key or value; nothing where the length is negative.
-    fn skip(&mut self, length: i32) -> Result<(), RecordsError> {
-        let mut length = usize::try_from(length).unwrap_or(0);
+    /// A key or value follows; nothing where the length is negative.
+    fn begin_skip(&mut self, length: i32) -> Result<(), RecordsError> {
+        self.skipping = usize::try_from(length).unwrap_or(0);
         self.left = self
             .left
-            .checked_sub(length)
+            .checked_sub(self.skipping)
             .ok_or(Malformed::EndWithinField)?;
-        while length > 0 {
-            let count = self.feed.peek(self.payload, 1)?.len().min(length);
+        Ok(())
+    }
+
+    /// Passes over about `budget` bytes of the field; returns how many they were.
+    fn skip(
+        &mut self,
+        feed: &mut Feed,
+        payload: &[u8],
+        budget: usize,
+    ) -> Result<usize, RecordsError> {
+        let mut skipped = 0;
+        while self.skipping > 0 && skipped <= budget {
+            let count = feed.peek(payload, 1)?.len().min(self.skipping);
             if count == 0 {
                 return Err(Malformed::EndWithinField.into());
             }
-            self.feed.consume(count);
-            length -= count;
+            feed.consume(count);
+            self.skipping -= count;
+            skipped += count;
         }
-        Ok(())
+        Ok(skipped)
     }
 }
 

@@ -33,6 +33,7 @@ pub mod batch;
 pub mod builder;
 pub mod compression;
 pub mod control;
+mod crc;
 pub mod decompress;
 mod feed;
 mod rewrite;

@@ -14,12 +14,17 @@ use super::validate::{NO_TIMESTAMP, Rejected, ValidationRules, bytes_max};
 use super::view::{Cursor, PREFIX_BYTES_MAX, VARINT_BYTES_MAX, body_length};
 use crate::base::ErrorCode;
 
+/// A large record is copied in pieces.
+const PIECE_BYTES: usize = 32 << 10;
+
 /// Builds the batch anew with another codec and offsets 0, 1, 2, …
 /// (`LogValidator.buildRecordsAndAssignOffsets`). Its records were checked before.
 pub(super) struct Rewrite {
     feed: Feed,
     builder: BatchBuilder,
     index: i32,
+    /// Bytes of the record before `index` that were not copied yet.
+    left: usize,
 }
 
 impl Rewrite {
@@ -41,6 +46,7 @@ impl Rewrite {
                 ..BatchParams::default()
             }),
             index: 0,
+            left: 0,
         })
     }
 
@@ -52,22 +58,25 @@ impl Rewrite {
         budget: usize,
     ) -> Result<bool, Rejected> {
         let mut walked = 0usize;
-        while self.index < view.record_count() {
+        loop {
+            walked = walked.saturating_add(self.copy_rest(
+                view,
+                rules,
+                budget.saturating_sub(walked),
+            )?);
+            if self.left == 0 && self.index == view.record_count() {
+                return Ok(true);
+            }
             if walked >= budget {
                 return Ok(false);
             }
-            walked = walked.saturating_add(self.copy_record(view, rules)?);
-            self.index += 1;
+            walked += self.begin_record(view)?;
         }
-        Ok(true)
     }
 
-    /// Copies the next record with its new offset, piecewise. Returns its size.
-    fn copy_record(
-        &mut self,
-        view: &BatchView<'_>,
-        rules: &ValidationRules<'_>,
-    ) -> Result<usize, Rejected> {
+    /// Writes the beginning of the next record, with its new offset. Returns how many bytes
+    /// of the old one that were.
+    fn begin_record(&mut self, view: &BatchView<'_>) -> Result<usize, Rejected> {
         let payload = view.payload();
         let (length, prefix) = body_length(self.feed.peek(payload, VARINT_BYTES_MAX)?)?;
         self.feed.consume(prefix);
@@ -77,7 +86,7 @@ impl Rewrite {
         let timestamp = view.record_timestamp(cursor.varlong()?);
         cursor.varint()?;
         let deltas = bytes.len() - cursor.rest().len();
-        let mut left = length.checked_sub(deltas).expect("the check has walked it");
+        let left = length.checked_sub(deltas).expect("the check has walked it");
         if timestamp < NO_TIMESTAMP {
             return Err(Rejected::new(
                 ErrorCode::UNKNOWN_SERVER_ERROR,
@@ -86,18 +95,33 @@ impl Rewrite {
         }
         self.feed.consume(deltas);
         self.builder.begin_record(self.index, timestamp, left);
-        while left > 0 {
-            let bytes = self.feed.peek(payload, 1)?;
-            let count = bytes.len().min(left);
+        self.index += 1;
+        self.left = left;
+        Ok(prefix + deltas)
+    }
+
+    /// Copies the rest of a record that has begun, piecewise: about `budget` bytes, and at
+    /// least one piece. Returns how many they were.
+    fn copy_rest(
+        &mut self,
+        view: &BatchView<'_>,
+        rules: &ValidationRules<'_>,
+        budget: usize,
+    ) -> Result<usize, Rejected> {
+        let mut copied = 0;
+        while self.left > 0 && copied <= budget {
+            let bytes = self.feed.peek(view.payload(), 1)?;
+            let count = bytes.len().min(self.left).min(PIECE_BYTES);
             assert!(count > 0, "the check has walked it");
             self.builder.write_rest(&bytes[..count]);
             self.feed.consume(count);
-            left -= count;
+            self.left -= count;
+            copied += count;
             if self.builder.written() > bytes_max(rules) {
                 return Err(too_large_after_rewrite(self.builder.written(), rules));
             }
         }
-        Ok(prefix + length)
+        Ok(copied)
     }
 
     pub fn finish(self, rules: &ValidationRules<'_>) -> Result<Bytes, Rejected> {

@@ -47,7 +47,9 @@ fn find(
         .ok_or(RecordsError::UnknownCodec(batch.codec_id()))?;
     let mut feed = Feed::new(codec, OUTPUT_BYTES_MAX);
     for _ in 0..batch.record_count() {
-        let record = feed.skim(batch.payload())?;
+        let record = feed
+            .skim(batch.payload(), usize::MAX)?
+            .expect("without a budget it goes on to the end");
         let found = TimestampOffset {
             timestamp: batch.record_timestamp(record.timestamp_delta),
             offset: batch.record_offset(record.offset_delta),

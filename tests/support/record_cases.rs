@@ -6,8 +6,9 @@ use std::fmt::Write as _;
 use bytes::BytesMut;
 use ottla::base::{LeaderEpoch, Offset, PartitionIndex, Rng};
 use ottla::record::{
-    Compression, CompressionType, Origin, TargetCompression, TimestampType, ValidationRules,
-    compress, set_base_offset, set_leader_epoch, validate, validate_shape,
+    Compression, CompressionType, Origin, Rejected, TargetCompression, TimestampType, Validated,
+    Validation, ValidationRules, compress, set_base_offset, set_leader_epoch, validate,
+    validate_shape,
 };
 
 const NOW: i64 = 1_700_000_000_000;
@@ -182,7 +183,14 @@ impl Case {
             Origin::Client => validate_shape(&self.records, rules.produce_version),
             Origin::Coordinator => Ok(self.records.len()),
         };
-        let validated = cut.and_then(|size| validate(BytesMut::from(&self.records[..size]), rules));
+        let validated = cut.and_then(|size| {
+            let batch = || BytesMut::from(&self.records[..size]);
+            let validated = validate(batch(), rules);
+            // In steps it comes to the same.
+            let text = |result: &Result<Validated, Rejected>| format!("{result:?}");
+            assert_eq!(text(&in_steps(batch(), rules)), text(&validated));
+            validated
+        });
         let mut text = String::new();
         match validated {
             Ok(validated) => {
@@ -213,6 +221,12 @@ impl Case {
         }
         text
     }
+}
+
+fn in_steps(batch: BytesMut, rules: &ValidationRules<'_>) -> Result<Validated, Rejected> {
+    let mut validation = Validation::begin(&batch, rules)?;
+    while !validation.advance(&batch, 7)? {}
+    Ok(validation.finish(batch))
 }
 
 fn pick<T: Copy>(rng: &mut Rng, from: &[T]) -> T {
