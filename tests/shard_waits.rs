@@ -115,6 +115,7 @@ fn part(rt: &Rt, index: i32) -> ProducePart {
         }]
         .into_iter()
         .collect(),
+        ..ProducePart::default()
     }
 }
 

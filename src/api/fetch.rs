@@ -4,33 +4,35 @@
 //! `shard::fetch` (reading, waiting), and back here, where the response is gathered around
 //! the record chunks without copying them.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use smallvec::SmallVec;
 
 use super::endpoint;
 use crate::base::{
     BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionIndex, TopicIdPartition, Uuid,
 };
-use crate::io::SendQueue;
+use crate::io::Chunk;
 use crate::metadata::MetadataImage;
 use crate::security::{CLUSTER_NAME, Operation, RequestContext, ResourceType};
 use crate::shard::Shard;
-use crate::shard::fetch::{Gather, gather};
+use crate::shard::fetch::{Answers, Gather, gather};
 use crate::shard::fetch_session::{
-    Begun, FetchKey, FetchOutcome, FetchSpec, FetchTopic, SessionRequest,
+    Begun, FetchKey, FetchOutcome, FetchSpec, FetchTopic, SessionRequest, Specs,
 };
 use crate::shard::messages::{FetchAnswer, FetchPartition, FetchRead};
-use crate::shard::processor::{Reply, Request};
+use crate::shard::processor::{Reply, Request, Response};
 use crate::shard::session_moves;
-use crate::wire::codec::{Decoder, EncodeError, Message};
+use crate::wire::codec::{DecodeError, Decoder, EncodeError};
 use crate::wire::fetch_encoder::{FetchEncoder, FetchHead, Piece};
-use crate::wire::messages::FetchRequest;
+use crate::wire::fetch_view::FetchView;
 use crate::wire::messages::fetch_response::{
     EpochEndOffset, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
 };
+use crate::wire::produce_view::TopicRef;
 
 const READ_COMMITTED: i8 = 1;
 /// First version that names topics by id.
@@ -44,14 +46,11 @@ pub async fn handle(shard: Rc<Shard>, request: Request) -> Reply {
         body,
         traffic,
     } = request;
-    let body = body.freeze();
-    let decoded = FetchRequest::decode(&mut Decoder::new(&body), context.api_version);
-    drop(body);
-    let request = match decoded {
-        Ok(request) => request,
+    let (asked, session) = match decode(&shard, &context, &body) {
+        Ok(decoded) => decoded,
         Err(error) => return Reply::Close(format!("an undecodable Fetch: {error}")),
     };
-    let asked = Asked::of(&request, &context);
+    drop(body);
     if asked.replica != BrokerId::NONE
         && !shard.authorize(
             &context,
@@ -60,19 +59,19 @@ pub async fn handle(shard: Rc<Shard>, request: Request) -> Reply {
             CLUSTER_NAME,
         )
     {
-        return failed(&context, ErrorCode::CLUSTER_AUTHORIZATION_FAILED);
+        return failed(&shard, &context, ErrorCode::CLUSTER_AUTHORIZATION_FAILED);
     }
-    let session = session_request(request, &context, asked.replica);
     let begun = match session_moves::begin(&shard, session).await {
         Ok(begun) => begun,
-        Err(error) => return failed(&context, error),
+        Err(error) => return failed(&shard, &context, error),
     };
-    let image = shard.image();
-    let topics: Vec<Resolved> = begun
-        .partitions
-        .iter()
-        .map(|spec| resolve(&shard, &context, &image, spec))
-        .collect();
+    let topics: Topics = {
+        let image = shard.image();
+        let specs = begun.partitions.iter();
+        specs
+            .map(|spec| resolve(&shard, &context, &image, spec))
+            .collect()
+    };
     let answers = read(&shard, &context, &asked, &begun, &topics).await;
     for (topic, answer) in topics.iter().zip(&answers) {
         if answer.bytes > 0
@@ -81,9 +80,9 @@ pub async fn handle(shard: Rc<Shard>, request: Request) -> Reply {
             traffic.count_bytes(core, answer.bytes as usize);
         }
     }
-    let outcomes: Vec<FetchOutcome> = answers.iter().map(outcome).collect();
+    let outcomes: SmallVec<[FetchOutcome; 2]> = answers.iter().map(outcome).collect();
     let sent = shard.sessions().respond(&begun, &outcomes);
-    match respond(&shard.image(), &context, &begun, &topics, answers, &sent) {
+    match respond(&shard, &context, &begun, &topics, answers, &sent) {
         Ok(out) => Reply::Send(out),
         Err(error) => Reply::Close(format!("a Fetch response could not be encoded: {error}")),
     }
@@ -99,15 +98,10 @@ struct Asked {
 }
 
 impl Asked {
-    fn of(request: &FetchRequest, context: &RequestContext) -> Asked {
-        let replica = if context.api_version >= 15 {
-            request.replica_state.replica_id
-        } else {
-            request.replica_id
-        };
+    fn of(request: &FetchView) -> Asked {
         Asked {
             // -2 is a consumer that debugs: it reads like any other here.
-            replica: BrokerId(replica.max(-1)),
+            replica: BrokerId(request.replica_id.max(-1)),
             read_committed: request.isolation_level == READ_COMMITTED,
             max_wait: Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)),
             min_bytes: u64::try_from(request.min_bytes).unwrap_or(0),
@@ -116,6 +110,8 @@ impl Asked {
     }
 }
 
+type Topics = SmallVec<[Resolved; 1]>;
+
 /// A partition of the request, looked up.
 struct Resolved {
     name: Arc<str>,
@@ -123,51 +119,62 @@ struct Resolved {
     target: Result<TopicIdPartition, ErrorCode>,
 }
 
-fn session_request(
-    request: FetchRequest,
+fn decode(
+    shard: &Shard,
     context: &RequestContext,
-    replica: BrokerId,
-) -> SessionRequest {
-    let by_id = context.api_version >= BY_ID_SINCE;
-    let topic = |name: &str, id: Uuid| {
-        if by_id {
-            FetchTopic::Id(id)
-        } else {
-            FetchTopic::Name(name.into())
+    body: &[u8],
+) -> Result<(Asked, SessionRequest), DecodeError> {
+    let image = shard.image();
+    let (mut partitions, mut forgotten) = (Specs::new(), Vec::new());
+    let mut last: Option<(TopicRef<'_>, FetchTopic)> = None;
+    // Partitions of one topic are neighbours.
+    let mut key = |topic, partition| {
+        let known = last.as_ref().filter(|(before, _)| *before == topic);
+        let topic = match known {
+            Some((_, topic)) => topic.clone(),
+            None => last.insert((topic, fetch_topic(&image, topic))).1.clone(),
+        };
+        FetchKey {
+            topic,
+            partition: PartitionIndex(partition),
         }
     };
-    let mut partitions = Vec::new();
-    for asked in &request.topics {
-        let topic = topic(&asked.topic, asked.topic_id);
-        for partition in &asked.partitions {
+    let key = RefCell::new(&mut key);
+    let view = FetchView::decode(
+        &mut Decoder::borrowed(body),
+        context.api_version,
+        |topic, partition| {
             partitions.push(FetchSpec {
-                key: FetchKey {
-                    topic: topic.clone(),
-                    partition: PartitionIndex(partition.partition),
-                },
+                key: key.borrow_mut()(topic, partition.partition),
                 current_leader_epoch: partition.current_leader_epoch,
                 fetch_offset: partition.fetch_offset,
                 last_fetched_epoch: partition.last_fetched_epoch,
                 log_start_offset: partition.log_start_offset,
                 partition_max_bytes: partition.partition_max_bytes,
             });
-        }
-    }
-    let mut forgotten = Vec::new();
-    for asked in &request.forgotten_topics_data {
-        let topic = topic(&asked.topic, asked.topic_id);
-        forgotten.extend(asked.partitions.iter().map(|index| FetchKey {
-            topic: topic.clone(),
-            partition: PartitionIndex(*index),
-        }));
-    }
-    SessionRequest {
-        session_id: request.session_id,
-        session_epoch: request.session_epoch,
-        by_id,
-        from_follower: replica != BrokerId::NONE,
+        },
+        |topic, index| forgotten.push(key.borrow_mut()(topic, index)),
+    )?;
+    let asked = Asked::of(&view);
+    let session = SessionRequest {
+        session_id: view.session_id,
+        session_epoch: view.session_epoch,
+        by_id: context.api_version >= BY_ID_SINCE,
+        from_follower: asked.replica != BrokerId::NONE,
         partitions,
         forgotten,
+    };
+    Ok((asked, session))
+}
+
+/// The name of a topic that is known isn't copied.
+fn fetch_topic(image: &MetadataImage, topic: TopicRef<'_>) -> FetchTopic {
+    match topic {
+        TopicRef::Id(id) => FetchTopic::Id(id),
+        TopicRef::Name(name) => FetchTopic::Name(match image.topics.by_name(name) {
+            Some(known) => known.name.clone(),
+            None => name.into(),
+        }),
     }
 }
 
@@ -177,24 +184,22 @@ fn resolve(
     image: &MetadataImage,
     spec: &FetchSpec,
 ) -> Resolved {
-    let (found, asked_name, asked_id, unknown) = match &spec.key.topic {
-        FetchTopic::Id(id) => (
-            image.topics.by_id(*id),
-            Arc::from(""),
-            *id,
-            ErrorCode::UNKNOWN_TOPIC_ID,
-        ),
-        FetchTopic::Name(name) => (
-            image.topics.by_name(name),
-            name.clone(),
-            Uuid::ZERO,
-            ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
-        ),
+    let found = match &spec.key.topic {
+        FetchTopic::Id(id) => image.topics.by_id(*id),
+        FetchTopic::Name(name) => image.topics.by_name(name),
     };
     let Some(topic) = found else {
+        let (name, topic_id, unknown) = match &spec.key.topic {
+            FetchTopic::Id(id) => (Arc::from(""), *id, ErrorCode::UNKNOWN_TOPIC_ID),
+            FetchTopic::Name(name) => (
+                name.clone(),
+                Uuid::ZERO,
+                ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+            ),
+        };
         return Resolved {
-            name: asked_name,
-            topic_id: asked_id,
+            name,
+            topic_id,
             target: Err(unknown),
         };
     };
@@ -223,9 +228,9 @@ async fn read(
     asked: &Asked,
     begun: &Begun,
     topics: &[Resolved],
-) -> Vec<FetchAnswer> {
-    let mut answers = Vec::with_capacity(topics.len());
-    let mut partitions = Vec::with_capacity(topics.len());
+) -> Answers {
+    let mut answers = Answers::with_capacity(topics.len());
+    let mut partitions = SmallVec::with_capacity(topics.len());
     for (slot, (spec, topic)) in (0u32..).zip(begun.partitions.iter().zip(topics)) {
         answers.push(match topic.target {
             Err(error) => FetchAnswer {
@@ -283,70 +288,67 @@ fn outcome(answer: &FetchAnswer) -> FetchOutcome {
 }
 
 fn respond(
-    image: &MetadataImage,
+    shard: &Shard,
     context: &RequestContext,
     begun: &Begun,
     topics: &[Resolved],
-    answers: Vec<FetchAnswer>,
+    mut answers: Answers,
     sent: &[bool],
-) -> Result<SendQueue, EncodeError> {
-    let mut included: Vec<(usize, FetchAnswer)> = answers
-        .into_iter()
-        .enumerate()
-        .filter(|(slot, _)| sent[*slot])
-        .collect();
+) -> Result<Response, EncodeError> {
+    let slots: SmallVec<[usize; 16]> = (0..answers.len()).filter(|slot| sent[*slot]).collect();
     let topic_of = |slot: usize| &begun.partitions[slot].key.topic;
-    let runs: Vec<usize> = included
-        .chunk_by(|a, b| topic_of(a.0) == topic_of(b.0))
-        .map(<[_]>::len)
-        .collect();
+    let runs = || slots.chunk_by(|a, b| topic_of(*a) == topic_of(*b));
     let head = FetchHead {
         throttle_time_ms: 0,
         error_code: ErrorCode::NONE.0,
         session_id: begun.session_id,
     };
     let mut encoder = FetchEncoder::new(
-        BytesMut::new(),
+        shard.spares().take_slab(),
         context.api_version,
         context.correlation_id,
         head,
-        runs.len(),
+        runs().count(),
     )?;
     let mut leaders = Vec::new();
-    let mut position = 0;
-    for run in runs {
-        let topic = &topics[included[position].0];
-        encoder.topic(&topic.name, topic.topic_id, run)?;
-        for (slot, answer) in &included[position..position + run] {
-            let data = partition_data(context, begun.partitions[*slot].key.partition, answer);
+    for run in runs() {
+        let topic = &topics[run[0]];
+        encoder.topic(&topic.name, topic.topic_id, run.len())?;
+        for &slot in run {
+            let answer = &mut answers[slot];
+            let data = partition_data(context, begun.partitions[slot].key.partition, answer);
             if data.current_leader.leader_id >= 0 {
                 leaders.push(BrokerId(data.current_leader.leader_id));
             }
             encoder.partition(&data, Some(answer.bytes as usize))?;
         }
-        position += run;
     }
-    let encoded = encoder.finish(&endpoints(image, context, leaders))?;
-    let mut out = SendQueue::new();
-    let mut records = included.iter_mut().filter(|(_, answer)| answer.bytes > 0);
+    let encoded = encoder.finish(&endpoints(&shard.image(), context, leaders))?;
+    let mut out = Response::default();
+    let mut with_records = answers
+        .iter_mut()
+        .enumerate()
+        .filter(|(slot, answer)| sent[*slot] && answer.bytes > 0);
     for piece in encoded.pieces() {
         match piece {
-            Piece::Encoded(bytes) => out.push_bytes(bytes),
+            Piece::Encoded(bytes) => out.push(Chunk::Bytes(bytes)),
             Piece::Records(_) => {
-                let (_, answer) = records.next().expect("one piece for each non-empty answer");
+                let next = with_records.next();
+                let (_, answer) = next.expect("one piece for each non-empty answer");
                 for chunk in answer.chunks.drain(..) {
                     out.push(chunk);
                 }
             }
         }
     }
+    shard.spares().keep_slab(encoded.into_rest());
     Ok(out)
 }
 
 fn partition_data(
     context: &RequestContext,
     index: PartitionIndex,
-    answer: &FetchAnswer,
+    answer: &mut FetchAnswer,
 ) -> PartitionData {
     let leader = answer
         .leader
@@ -357,7 +359,7 @@ fn partition_data(
         high_watermark: answer.high_watermark.0,
         last_stable_offset: answer.last_stable_offset.0,
         log_start_offset: answer.log_start_offset.0,
-        aborted_transactions: answer.aborted.clone(),
+        aborted_transactions: answer.aborted.take(),
         diverging_epoch: answer
             .diverging
             .map_or_else(EpochEndOffset::default, |(epoch, end)| EpochEndOffset {
@@ -398,14 +400,14 @@ fn endpoints(
 
 /// The request as a whole is refused; before version 7 there was no place to say so but
 /// an empty answer.
-fn failed(context: &RequestContext, error: ErrorCode) -> Reply {
+fn failed(shard: &Shard, context: &RequestContext, error: ErrorCode) -> Reply {
     let head = FetchHead {
         throttle_time_ms: 0,
         error_code: error.0,
         session_id: 0,
     };
     let encoded = FetchEncoder::new(
-        BytesMut::new(),
+        shard.spares().take_slab(),
         context.api_version,
         context.correlation_id,
         head,
@@ -414,12 +416,13 @@ fn failed(context: &RequestContext, error: ErrorCode) -> Reply {
     .and_then(|encoder| encoder.finish(&[]));
     match encoded {
         Ok(encoded) => {
-            let mut out = SendQueue::new();
+            let mut out = Response::default();
             for piece in encoded.pieces() {
                 if let Piece::Encoded(bytes) = piece {
-                    out.push_bytes(bytes);
+                    out.push(Chunk::Bytes(bytes));
                 }
             }
+            shard.spares().keep_slab(encoded.into_rest());
             Reply::Send(out)
         }
         Err(error) => Reply::Close(format!("a Fetch response could not be encoded: {error}")),

@@ -47,6 +47,7 @@ use crate::controller::ControllerResponse;
 use crate::security::RequestContext;
 use crate::shard::Shard;
 use crate::shard::processor::{Api, Reply, Request, reply};
+use crate::shard::spares::Running;
 use crate::wire::api_key::ApiKey;
 use crate::wire::codec::{Decoder, Message};
 
@@ -59,7 +60,9 @@ macro_rules! api {
             advertised_min: *$versions.start(),
             overlaps: false,
             memory_estimate: decoded_bytes,
-            handler: |shard, request| Box::pin(typed(shard, request, $handler)),
+            handler: |shard, request| {
+                Running::new(shard.spares().clone(), typed(shard, request, $handler))
+            },
             on_unsupported_version: None,
         }
     };
@@ -75,7 +78,9 @@ pub static TABLE: [Api; 29] = [
         advertised_min: 0,
         overlaps: true,
         memory_estimate: |bytes| bytes,
-        handler: |shard, request| Box::pin(produce::handle(shard, request)),
+        handler: |shard, request| {
+            Running::new(shard.spares().clone(), produce::handle(shard, request))
+        },
         on_unsupported_version: None,
     },
     Api {
@@ -84,7 +89,9 @@ pub static TABLE: [Api; 29] = [
         advertised_min: 4,
         overlaps: true,
         memory_estimate: decoded_bytes,
-        handler: |shard, request| Box::pin(fetch::handle(shard, request)),
+        handler: |shard, request| {
+            Running::new(shard.spares().clone(), fetch::handle(shard, request))
+        },
         on_unsupported_version: None,
     },
     Api {

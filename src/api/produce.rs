@@ -7,9 +7,11 @@
 
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use smallvec::SmallVec;
 
 use super::endpoint;
 use crate::base::{BrokerId, ErrorCode, PartitionIndex, TopicIdPartition, Uuid};
@@ -19,17 +21,18 @@ use crate::record::BatchView;
 use crate::security::{Operation, RequestContext, ResourceType};
 use crate::shard::Shard;
 use crate::shard::messages::{ProduceOutcome, ProducePart, ProducePartition};
-use crate::shard::processor::{Reply, Request, reply};
-use crate::shard::produce;
-use crate::wire::codec::Decoder;
-use crate::wire::messages::produce_response::{
-    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse,
-    ProduceResponse, TopicProduceResponse,
-};
+use crate::shard::processor::{Reply, Request, reply_by};
+use crate::shard::produce::{self, Outcomes};
+use crate::wire::codec::{Decoder, EncodeError};
+use crate::wire::messages::produce_response::{LeaderIdAndEpoch, NodeEndpoint};
+use crate::wire::produce_encoder::{PartitionOutcome, ProduceEncoder};
 use crate::wire::produce_view::{ProduceView, TopicRef};
 
 /// The client that may write to internal topics (`__admin_client` of Kafka's tools).
 const ADMIN_CLIENT_ID: &str = "__admin_client";
+
+/// First version that tells where the leader is.
+const LEADER_SINCE: i16 = 10;
 
 const ACKS_ALL: i16 = -1;
 const ACKS_NONE: i16 = 0;
@@ -51,8 +54,8 @@ pub async fn handle(shard: Rc<Shard>, request: Request) -> Reply {
         topics,
         partitions,
     } = plan;
-    let mut outcomes = Vec::with_capacity(partitions.len());
-    let mut admitted = Vec::with_capacity(partitions.len());
+    let mut outcomes = Outcomes::with_capacity(partitions.len());
+    let mut admitted = SmallVec::with_capacity(partitions.len());
     let mut position = 0;
     for (slot, planned) in (0u32..).zip(&partitions) {
         let records = split(&mut body, &mut position, planned.records.clone());
@@ -81,6 +84,7 @@ pub async fn handle(shard: Rc<Shard>, request: Request) -> Reply {
         deadline: shard.rt().now() + timeout,
         version: context.api_version,
         partitions: admitted,
+        ..ProducePart::default()
     };
     for outcome in produce::scatter(&shard, part, &traffic).await {
         let slot = outcome.slot as usize;
@@ -95,27 +99,28 @@ pub async fn handle(shard: Rc<Shard>, request: Request) -> Reply {
             None => Reply::Nothing,
         };
     }
-    let response = respond(&shard.image(), &context, topics, &partitions, outcomes);
-    reply(&context, &response)
+    reply_by(shard.spares(), &context, |out| {
+        respond(&shard, &context, &topics, &partitions, &outcomes, out)
+    })
 }
 
 /// The request, resolved and checked as far as the metadata tells.
 struct Plan {
     acks: i16,
     timeout: Duration,
-    topics: Vec<PlannedTopic>,
+    topics: SmallVec<[PlannedTopic; 1]>,
     /// In the request's order; a topic's partitions are neighbours.
-    partitions: Vec<PlannedPartition>,
+    partitions: SmallVec<[PlannedPartition; 1]>,
 }
 
 struct PlannedTopic {
-    name: String,
+    /// Absent in a request by ids.
+    name: Option<Arc<str>>,
     id: Uuid,
+    partition_count: usize,
 }
 
 struct PlannedPartition {
-    /// Position in [`Plan::topics`].
-    topic: usize,
     index: i32,
     target: Result<TopicIdPartition, ErrorCode>,
     records: Option<Range<usize>>,
@@ -128,18 +133,23 @@ impl Plan {
         let mut plan = Plan {
             acks: view.acks,
             timeout: Duration::from_millis(u64::try_from(view.timeout_ms).unwrap_or(0)),
-            topics: Vec::new(),
-            partitions: Vec::with_capacity(view.partition_count()),
+            topics: SmallVec::new(),
+            partitions: SmallVec::with_capacity(view.partition_count()),
         };
         let refusal = refuse_whole(shard, context, &view, body);
         let image = shard.image();
         let mut admitted: Result<Uuid, ErrorCode> = Ok(Uuid::ZERO);
+        let mut last_topic = None;
         for partition in view.partitions() {
-            if partition.topic_index == plan.topics.len() {
+            if last_topic != Some(partition.topic_index) {
+                // Topics without partitions aren't met here, nor answered.
+                last_topic = Some(partition.topic_index);
                 let (topic, admission) = admit(shard, context, &image, partition.topic);
                 plan.topics.push(topic);
                 admitted = refusal.map_or(admission, Err);
             }
+            let topic = plan.topics.last_mut();
+            topic.expect("it was just met").partition_count += 1;
             let target = admitted.and_then(|topic_id| {
                 let known = image.topics.by_id(topic_id).is_some_and(|topic| {
                     topic
@@ -156,7 +166,6 @@ impl Plan {
                 }
             });
             plan.partitions.push(PlannedPartition {
-                topic: partition.topic_index,
                 index: partition.partition_index,
                 target,
                 records: partition.records,
@@ -197,25 +206,16 @@ fn admit(
     image: &MetadataImage,
     topic: TopicRef<'_>,
 ) -> (PlannedTopic, Result<Uuid, ErrorCode>) {
-    let (found, unknown, planned) = match topic {
+    let (found, unknown, asked_name, id) = match topic {
         TopicRef::Name(name) => (
             image.topics.by_name(name),
             ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
-            PlannedTopic {
-                name: name.to_owned(),
-                id: Uuid::ZERO,
-            },
+            name,
+            Uuid::ZERO,
         ),
-        TopicRef::Id(id) => (
-            image.topics.by_id(id),
-            ErrorCode::UNKNOWN_TOPIC_ID,
-            PlannedTopic {
-                name: String::new(),
-                id,
-            },
-        ),
+        TopicRef::Id(id) => (image.topics.by_id(id), ErrorCode::UNKNOWN_TOPIC_ID, "", id),
     };
-    let name = found.map_or(planned.name.as_str(), |topic| &topic.name);
+    let name = found.map_or(asked_name, |topic| &topic.name);
     let admission = match found {
         None if matches!(topic, TopicRef::Id(_)) => Err(unknown),
         _ if !shard.authorize(context, Operation::Write, ResourceType::Topic, name) => {
@@ -229,6 +229,15 @@ fn admit(
             Err(ErrorCode::INVALID_TOPIC_EXCEPTION)
         }
         Some(found) => Ok(found.id),
+    };
+    let planned = PlannedTopic {
+        name: match topic {
+            // The name of a topic that is known isn't copied.
+            TopicRef::Name(name) => Some(found.map_or_else(|| name.into(), |t| t.name.clone())),
+            TopicRef::Id(_) => None,
+        },
+        id,
+        partition_count: 0,
     };
     (planned, admission)
 }
@@ -246,66 +255,59 @@ fn split(
 }
 
 fn respond(
-    image: &MetadataImage,
+    shard: &Shard,
     context: &RequestContext,
-    topics: Vec<PlannedTopic>,
+    topics: &[PlannedTopic],
     partitions: &[PlannedPartition],
-    outcomes: Vec<ProduceOutcome>,
-) -> ProduceResponse {
-    let mut responses: Vec<TopicProduceResponse> = topics
-        .into_iter()
-        .map(|topic| TopicProduceResponse {
-            name: topic.name,
-            topic_id: topic.id,
-            partition_responses: Vec::new(),
-        })
-        .collect();
+    outcomes: &[ProduceOutcome],
+    out: &mut BytesMut,
+) -> Result<(), EncodeError> {
+    let mut encoder = ProduceEncoder::new(out, context.api_version, topics.len())?;
     let mut leaders: Vec<BrokerId> = Vec::new();
-    for (planned, outcome) in partitions.iter().zip(outcomes) {
-        let tells_leader = context.api_version >= 10;
-        let leader = outcome.leader.filter(|_| tells_leader);
-        if let Some((id, _)) = leader
-            && !leaders.contains(&id)
-        {
-            leaders.push(id);
-        }
-        responses[planned.topic]
-            .partition_responses
-            .push(PartitionProduceResponse {
+    let mut answered = partitions.iter().zip(outcomes);
+    for topic in topics {
+        let name = topic.name.as_deref().unwrap_or_default();
+        encoder.topic(name, topic.id, topic.partition_count)?;
+        for (planned, outcome) in answered.by_ref().take(topic.partition_count) {
+            let leader = outcome
+                .leader
+                .filter(|_| context.api_version >= LEADER_SINCE);
+            if let Some((id, _)) = leader
+                && !leaders.contains(&id)
+            {
+                leaders.push(id);
+            }
+            encoder.partition(&PartitionOutcome {
                 index: planned.index,
                 error_code: outcome.error.0,
                 base_offset: outcome.base_offset.0,
                 log_append_time_ms: outcome.log_append_time,
                 log_start_offset: outcome.log_start_offset.0,
-                record_errors: outcome
-                    .record_errors
-                    .into_iter()
-                    .map(|(batch_index, message)| BatchIndexAndErrorMessage {
-                        batch_index,
-                        batch_index_error_message: message,
-                    })
-                    .collect(),
-                error_message: outcome.message,
-                current_leader: leader.map_or_else(LeaderIdAndEpoch::default, |(id, epoch)| {
-                    LeaderIdAndEpoch {
-                        leader_id: id.0,
-                        leader_epoch: epoch.0,
-                    }
+                record_errors: &outcome.record_errors,
+                error_message: outcome.message.as_deref(),
+                current_leader: leader.map(|(id, epoch)| LeaderIdAndEpoch {
+                    leader_id: id.0,
+                    leader_epoch: epoch.0,
                 }),
-            });
+            })?;
+        }
     }
-    ProduceResponse {
-        responses,
-        node_endpoints: leaders
-            .into_iter()
-            .filter_map(|id| endpoint::find(image, id, &context.listener))
-            .map(|broker| NodeEndpoint {
-                node_id: broker.id.0,
-                host: broker.host,
-                port: broker.port,
-                rack: broker.rack,
-            })
-            .collect(),
-        ..Default::default()
-    }
+    encoder.finish(&endpoints(&shard.image(), context, leaders))
+}
+
+fn endpoints(
+    image: &MetadataImage,
+    context: &RequestContext,
+    leaders: Vec<BrokerId>,
+) -> Vec<NodeEndpoint> {
+    leaders
+        .into_iter()
+        .filter_map(|id| endpoint::find(image, id, &context.listener))
+        .map(|broker| NodeEndpoint {
+            node_id: broker.id.0,
+            host: broker.host,
+            port: broker.port,
+            rack: broker.rack,
+        })
+        .collect()
 }

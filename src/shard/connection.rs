@@ -194,10 +194,7 @@ impl Connection {
     ) -> Connection {
         let shard = admission.shard().clone();
         Connection {
-            peer: processor::Peer {
-                address: stream.peer_addr(),
-                listener,
-            },
+            peer: processor::Peer::new(stream.peer_addr(), listener),
             admission,
             charge: Charge::new(&shard, received.len()),
             shard,
@@ -282,7 +279,7 @@ impl Connection {
             self.charge.finished();
             self.traffic.count_request();
             match reply {
-                Reply::Send(mut response) => self.out.append(&mut response),
+                Reply::Send(response) => self.out.extend(response.into_chunks()),
                 Reply::Nothing => {}
                 Reply::Close(reason) => {
                     self.pipeline.clear();

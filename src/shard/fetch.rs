@@ -8,6 +8,8 @@
 
 use std::rc::Rc;
 
+use smallvec::SmallVec;
+
 use super::Shard;
 use super::messages::{
     FetchAnswer, FetchPart, FetchPartition, FetchRead, ShardReply, ShardRequest, WatchPart,
@@ -18,6 +20,8 @@ use crate::base::{BrokerId, CoreId, ErrorCode, Nanos};
 use crate::io::local::or_deadline;
 use crate::purgatory::watch::Condition;
 
+pub type Answers = SmallVec<[FetchAnswer; 1]>;
+
 /// One fetch, as the connection's core sees it.
 pub struct Gather {
     pub read: FetchRead,
@@ -25,14 +29,14 @@ pub struct Gather {
     /// When the fetch is answered with whatever is there.
     pub deadline: Nanos,
     /// By slot, ascending.
-    pub partitions: Vec<FetchPartition>,
+    pub partitions: SmallVec<[FetchPartition; 1]>,
     /// Partitions were refused already: the answer leaves at once.
     pub refused: bool,
 }
 
 /// Reads until there is enough, something has to be told, or time is up. The answers stand
 /// in the order of the partitions; their sizes respect all limits.
-pub async fn gather(shard: &Rc<Shard>, fetch: Gather) -> Vec<FetchAnswer> {
+pub async fn gather(shard: &Rc<Shard>, fetch: Gather) -> Answers {
     loop {
         let mut answers = read_everywhere(shard, &fetch).await;
         let bytes = limit(&fetch, &mut answers);
@@ -55,14 +59,20 @@ pub async fn gather(shard: &Rc<Shard>, fetch: Gather) -> Vec<FetchAnswer> {
 }
 
 /// Reads partitions of this core as they are now.
-pub fn read(shard: &Shard, part: &FetchPart) -> Vec<FetchAnswer> {
-    part.partitions
-        .iter()
-        .map(|asked| match shard.partition(asked.partition) {
-            Some(partition) => partition.borrow_mut().read(asked, &part.read),
-            None => FetchAnswer::refused(asked.slot, ErrorCode::NOT_LEADER_OR_FOLLOWER),
-        })
-        .collect()
+pub fn read(shard: &Shard, part: &mut FetchPart) {
+    let FetchPart {
+        read,
+        partitions,
+        answers,
+    } = part;
+    answers.extend(
+        partitions
+            .iter()
+            .map(|asked| match shard.partition(asked.partition) {
+                Some(partition) => partition.borrow_mut().read(asked, read),
+                None => FetchAnswer::refused(asked.slot, ErrorCode::NOT_LEADER_OR_FOLLOWER),
+            }),
+    );
 }
 
 /// Puts another core's operation on the lists of partitions of this core.
@@ -88,56 +98,59 @@ fn condition(part: &WatchPart, asked: &WatchPartition) -> Condition {
     }
 }
 
-async fn read_everywhere(shard: &Rc<Shard>, fetch: &Gather) -> Vec<FetchAnswer> {
-    let mut answers: Vec<FetchAnswer> = fetch
+async fn read_everywhere(shard: &Rc<Shard>, fetch: &Gather) -> Answers {
+    let mut answers: Answers = fetch
         .partitions
         .iter()
         .map(|asked| FetchAnswer::refused(asked.slot, ErrorCode::NOT_LEADER_OR_FOLLOWER))
         .collect();
-    let mut calls = Vec::new();
-    for (core, part) in by_owner(shard, fetch) {
+    let mut calls: SmallVec<[_; 1]> = SmallVec::new();
+    for (core, mut part) in by_owner(shard, fetch) {
         if core == shard.core() {
-            for answer in read(shard, &part) {
-                place(fetch, &mut answers, answer);
-            }
+            read(shard, &mut part);
+            place_all(shard, fetch, &mut answers, part);
         } else {
             calls.push(shard.call(core, ShardRequest::Fetch(part)));
         }
     }
     for call in calls {
-        if let Ok(ShardReply::Fetch(read)) = call.await {
-            for answer in read {
-                place(fetch, &mut answers, answer);
-            }
+        if let Ok(ShardReply::Fetch(part)) = call.await {
+            place_all(shard, fetch, &mut answers, part);
         }
     }
     answers
 }
 
-fn place(fetch: &Gather, answers: &mut [FetchAnswer], answer: FetchAnswer) {
-    let position = fetch
-        .partitions
-        .binary_search_by_key(&answer.slot, |asked| asked.slot)
-        .expect("an owner answers the slots that it was asked");
-    answers[position] = answer;
+/// Moves the answers of one core to their places.
+fn place_all(shard: &Shard, fetch: &Gather, answers: &mut [FetchAnswer], mut part: Box<FetchPart>) {
+    for answer in part.answers.drain(..) {
+        let position = fetch
+            .partitions
+            .binary_search_by_key(&answer.slot, |asked| asked.slot)
+            .expect("an owner answers the slots that it was asked");
+        answers[position] = answer;
+    }
+    shard.fetch_parts.keep(part, FetchPart::default());
 }
 
-fn by_owner(shard: &Shard, fetch: &Gather) -> Vec<(CoreId, FetchPart)> {
-    let mut parts: Vec<(CoreId, FetchPart)> = Vec::new();
+fn by_owner(shard: &Shard, fetch: &Gather) -> SmallVec<[(CoreId, Box<FetchPart>); 1]> {
+    let mut parts: SmallVec<[(CoreId, Box<FetchPart>); 1]> = SmallVec::new();
     for asked in &fetch.partitions {
         let Some(core) = shard.owner(asked.partition) else {
             continue;
         };
-        match parts.iter_mut().find(|(owner, _)| *owner == core) {
-            Some((_, part)) => part.partitions.push(*asked),
-            None => parts.push((
-                core,
-                FetchPart {
+        let index = match parts.iter().position(|(owner, _)| *owner == core) {
+            Some(index) => index,
+            None => {
+                let part = shard.fetch_parts.fill(FetchPart {
                     read: fetch.read,
-                    partitions: vec![*asked],
-                },
-            )),
-        }
+                    ..FetchPart::default()
+                });
+                parts.push((core, part));
+                parts.len() - 1
+            }
+        };
+        parts[index].1.partitions.push(*asked);
     }
     parts
 }

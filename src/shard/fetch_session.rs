@@ -10,6 +10,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use crate::base::{ErrorCode, Nanos, PartitionIndex, Uuid};
 
 /// A core with another's session tells the home that it is in use, but not more often.
@@ -44,6 +46,8 @@ pub struct FetchSpec {
     pub partition_max_bytes: i32,
 }
 
+pub type Specs = SmallVec<[FetchSpec; 1]>;
+
 /// What a response says of one partition, as far as sessions care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetchOutcome {
@@ -62,7 +66,7 @@ pub struct SessionRequest {
     pub session_epoch: i32,
     pub by_id: bool,
     pub from_follower: bool,
-    pub partitions: Vec<FetchSpec>,
+    pub partitions: Specs,
     pub forgotten: Vec<FetchKey>,
 }
 
@@ -76,7 +80,7 @@ impl SessionRequest {
 /// The partitions to read, and under which session the answer goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Begun {
-    pub partitions: Vec<FetchSpec>,
+    pub partitions: Specs,
     /// 0 where the response is full and without a session.
     pub session_id: i32,
     /// Whether unchanged partitions may be left out.
@@ -85,7 +89,7 @@ pub struct Begun {
 
 impl Begun {
     /// A request outside of any session.
-    pub fn full(partitions: Vec<FetchSpec>) -> Begun {
+    pub fn full(partitions: Specs) -> Begun {
         Begun {
             partitions,
             session_id: 0,
@@ -189,9 +193,9 @@ impl Session {
 
     /// Decides for each partition of the answer whether it is sent, and remembers what
     /// was. `outcomes` stand in the order of [`Begun::partitions`].
-    pub fn respond(&mut self, begun: &Begun, outcomes: &[FetchOutcome]) -> Vec<bool> {
-        let mut sent = Vec::with_capacity(outcomes.len());
-        let mut with_data = Vec::new();
+    pub fn respond(&mut self, begun: &Begun, outcomes: &[FetchOutcome]) -> SmallVec<[bool; 16]> {
+        let mut sent = SmallVec::with_capacity(outcomes.len());
+        let mut with_data: SmallVec<[usize; 16]> = SmallVec::new();
         for (spec, outcome) in begun.partitions.iter().zip(outcomes) {
             let Some(&position) = self.index.get(&spec.key) else {
                 // A pipelined request has dropped it meanwhile.
@@ -233,7 +237,7 @@ impl Session {
         }
     }
 
-    fn update(&mut self, changed: Vec<FetchSpec>, forgotten: &[FetchKey]) {
+    fn update(&mut self, changed: Specs, forgotten: &[FetchKey]) {
         for spec in changed {
             match self.index.get(&spec.key) {
                 Some(&position) => self.partitions[position].spec = spec,
@@ -347,19 +351,19 @@ mod tests {
         let mut session = Session::open(&first, Nanos(0));
         let begun = Begun::full(first.partitions);
         assert_eq!(
-            session.respond(&begun, &[outcome(5, false), outcome(7, false)]),
+            session.respond(&begun, &[outcome(5, false), outcome(7, false)])[..],
             [true, true]
         );
         let begun = go_on(&mut session, request(1, &[]));
         assert_eq!(order(&begun), [0, 1]);
         assert_eq!(
-            session.respond(&begun, &[outcome(5, false), outcome(8, false)]),
+            session.respond(&begun, &[outcome(5, false), outcome(8, false)])[..],
             [false, true]
         );
         let begun = go_on(&mut session, request(2, &[(0, 5)]));
         assert_eq!(begun.partitions[0].fetch_offset, 5);
         assert_eq!(
-            session.respond(&begun, &[outcome(6, true), outcome(8, false)]),
+            session.respond(&begun, &[outcome(6, true), outcome(8, false)])[..],
             [true, false]
         );
         // Partition 0 returned data: it is read last now.

@@ -33,9 +33,9 @@ use crate::wire::messages::fetch_response::AbortedTransaction;
 pub enum ShardRequest {
     /// Appends to partitions of the receiving core. Outcomes that are known are the reply;
     /// if `acks` isn't satisfied yet, they are the operation's answer.
-    Produce(OperationId, ProducePart),
+    Produce(OperationId, Box<ProducePart>),
     /// Reads partitions of the receiving core as they are now.
-    Fetch(FetchPart),
+    Fetch(Box<FetchPart>),
     /// Wakes the operation when one of these partitions has grown as far.
     Watch(WatchPart),
     /// The operation ended: nobody is to be woken any more.
@@ -70,8 +70,10 @@ pub enum ShardRequest {
 }
 
 pub enum ShardReply {
-    Produce(Vec<ProduceOutcome>),
-    Fetch(Vec<FetchAnswer>),
+    /// The part that was asked, with its outcomes.
+    Produce(Box<ProducePart>),
+    /// The part that was asked, with its answers.
+    Fetch(Box<FetchPart>),
     Done,
     Partitions(Vec<(u32, PartitionReply)>),
     Controller(Box<ControllerResponse>),
@@ -126,12 +128,16 @@ pub struct ListenerSpec {
     pub address: SocketAddr,
 }
 
+/// What one core does of a produce. It goes to its owner and comes back in one box.
+#[derive(Default)]
 pub struct ProducePart {
     pub acks: i16,
     /// When a produce with acks=all gives up.
     pub deadline: Nanos,
     pub version: i16,
-    pub partitions: Vec<ProducePartition>,
+    pub partitions: SmallVec<[ProducePartition; 1]>,
+    /// Of the partitions, once they were appended to.
+    pub outcomes: SmallVec<[ProduceOutcome; 1]>,
 }
 
 pub struct ProducePartition {
@@ -171,14 +177,17 @@ impl ProduceOutcome {
     }
 }
 
-#[derive(Clone, Debug)]
+/// What one core reads for a fetch. It goes to its owner and comes back in one box.
+#[derive(Debug, Default)]
 pub struct FetchPart {
     pub read: FetchRead,
-    pub partitions: Vec<FetchPartition>,
+    pub partitions: SmallVec<[FetchPartition; 1]>,
+    /// Of the partitions, once they were read.
+    pub answers: SmallVec<[FetchAnswer; 1]>,
 }
 
 /// What one fetch asks of all its partitions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FetchRead {
     /// Bytes of the whole response.
     pub max_bytes: u32,
@@ -337,7 +346,7 @@ pub enum LongCall {
 
 pub enum LongReply {
     Group(GroupReply),
-    Produce(Vec<ProduceOutcome>),
+    Produce(Box<ProducePart>),
     Admission(Verdict),
 }
 

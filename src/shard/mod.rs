@@ -25,6 +25,7 @@ pub mod produce;
 pub mod replicas;
 pub mod session_moves;
 pub mod session_table;
+pub mod spares;
 pub mod traffic;
 pub mod wait;
 
@@ -51,11 +52,15 @@ use crate::quota::memory::RequestMemory;
 use crate::security::{Authorizer, Operation, RequestContext, ResourceType};
 use crate::wire::api_key::ApiKey;
 use crate::wire::messages::AllocateProducerIdsRequest;
-use messages::{LongReply, PartitionCall, PartitionReply, Published, ShardReply, ShardRequest};
+use messages::{
+    FetchPart, LongReply, PartitionCall, PartitionReply, ProducePart, Published, ShardReply,
+    ShardRequest,
+};
 use operation::{OperationId, Operations};
 use partition::{Partition, Wakes};
 use processor::Api;
 use session_moves::Sessions;
+use spares::{Boxes, Spares};
 
 /// Recent bytes that the logs of one core keep in memory for consumers that keep up.
 const TAIL_CACHE_BYTES: usize = 64 * 1024 * 1024;
@@ -113,6 +118,9 @@ pub struct Shard {
     coordinators: RefCell<BTreeMap<PartitionIndex, GroupCoordinator>>,
     producer_ids: producer_ids::Block,
     limits: limits::Limits,
+    spares: Rc<Spares>,
+    fetch_parts: Boxes<FetchPart>,
+    produce_parts: Boxes<ProducePart>,
     /// Memory of the tail caches of this core's logs.
     tail_pool: TailPool,
     /// Told when the logs of this core have been closed.
@@ -136,6 +144,9 @@ impl Shard {
             coordinators: RefCell::default(),
             producer_ids: producer_ids::Block::default(),
             limits: limits::Limits::new(&node, core),
+            spares: Rc::default(),
+            fetch_parts: Boxes::default(),
+            produce_parts: Boxes::default(),
             tail_pool: TailPool::new(TAIL_CACHE_BYTES),
             closed: Notify::new(),
             rt,
@@ -196,6 +207,10 @@ impl Shard {
 
     pub fn limits(&self) -> &limits::Limits {
         &self.limits
+    }
+
+    pub fn spares(&self) -> &Rc<Spares> {
+        &self.spares
     }
 
     pub fn tail_pool(&self) -> &TailPool {
@@ -393,24 +408,21 @@ pub async fn serve_mesh(shard: Rc<Shard>) {
 
 fn on_request(shard: &Rc<Shard>, request: ShardRequest, slot: ReplySlot<ShardReply>) {
     match request {
-        ShardRequest::Produce(operation, part) => {
-            let deadline = part.deadline;
-            let (outcomes, waiting) = produce::append(shard, part);
+        ShardRequest::Produce(operation, mut part) => {
+            let waiting = produce::append(shard, &mut part);
             if waiting.is_empty() {
-                slot.reply(ShardReply::Produce(outcomes));
+                slot.reply(ShardReply::Produce(part));
             } else {
                 slot.reply(ShardReply::Done);
-                let acknowledged = produce::acknowledge_remote(
-                    shard.clone(),
-                    operation,
-                    outcomes,
-                    waiting,
-                    deadline,
-                );
+                let acknowledged =
+                    produce::acknowledge_remote(shard.clone(), operation, part, waiting);
                 shard.rt.spawn(Queue::Request, acknowledged);
             }
         }
-        ShardRequest::Fetch(part) => slot.reply(ShardReply::Fetch(fetch::read(shard, &part))),
+        ShardRequest::Fetch(mut part) => {
+            fetch::read(shard, &mut part);
+            slot.reply(ShardReply::Fetch(part));
+        }
         ShardRequest::Watch(part) => {
             fetch::watch(shard, &part);
             slot.reply(ShardReply::Done);

@@ -14,6 +14,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use super::processor::{Reply, Started};
+use super::spares::Running;
 
 /// Requests of one connection that are in flight at a time.
 pub const IN_FLIGHT_MAX: usize = 64;
@@ -39,7 +40,7 @@ struct InFlight {
 }
 
 enum State {
-    Running(Pin<Box<dyn Future<Output = Reply>>>),
+    Running(Running),
     Finished(Reply),
 }
 
@@ -139,7 +140,7 @@ impl Pipeline {
     fn poll_at(&mut self, index: usize, context: &mut Context<'_>) {
         let request = &mut self.requests[index];
         if let State::Running(future) = &mut request.state
-            && let Poll::Ready(reply) = future.as_mut().poll(context)
+            && let Poll::Ready(reply) = Pin::new(future).poll(context)
         {
             self.running -= 1;
             self.finished_bytes += reply_bytes(&reply);
@@ -158,19 +159,20 @@ fn reply_bytes(reply: &Reply) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::SendQueue;
     use crate::io::local::oneshot;
 
     fn response(bytes: usize) -> Reply {
-        let mut out = SendQueue::new();
-        out.push_bytes(vec![0; bytes]);
-        Reply::Send(out)
+        Reply::Send(bytes::Bytes::from(vec![0; bytes]).into())
+    }
+
+    fn running(future: impl Future<Output = Reply> + 'static) -> Running {
+        Running::new(std::rc::Rc::default(), future)
     }
 
     fn finished(bytes: usize) -> Started {
         Started {
             barrier: false,
-            future: Box::pin(std::future::ready(response(bytes))),
+            future: running(std::future::ready(response(bytes))),
         }
     }
 
@@ -196,14 +198,14 @@ mod tests {
     #[test]
     fn requests_that_run_count_as_much_as_the_replies_before_them() {
         let mut pipeline = Pipeline::default();
-        let running = || Started {
+        let endless = || Started {
             barrier: false,
-            future: Box::pin(std::future::pending()),
+            future: running(std::future::pending()),
         };
         let fill = |pipeline: &mut Pipeline| {
             let mut started = 0;
             while pipeline.may_start(0) {
-                pipeline.start(running());
+                pipeline.start(endless());
                 started += 1;
             }
             started
@@ -227,7 +229,7 @@ mod tests {
         let (answer, answered) = oneshot::<()>();
         pipeline.start(Started {
             barrier: false,
-            future: Box::pin(async move {
+            future: running(async move {
                 answered.await.expect("it is answered");
                 response(1)
             }),
@@ -237,7 +239,7 @@ mod tests {
         let barrier_ran = ran.clone();
         pipeline.start(Started {
             barrier: true,
-            future: Box::pin(async move {
+            future: running(async move {
                 barrier_ran.set(true);
                 response(3)
             }),

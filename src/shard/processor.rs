@@ -5,18 +5,19 @@
 //! connection. Kafka closes the connection on whatever it can't decode (wire digest,
 //! section 1); the one exception is ApiVersions in an unknown version.
 
-use std::future::Future;
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use smallvec::SmallVec;
 
 use super::Shard;
+use super::spares::{Running, Spares};
 use super::traffic::Traffic;
-use crate::io::SendQueue;
+use crate::io::Chunk;
 use crate::security::{Principal, RequestContext};
 use crate::wire::api_key::ApiKey;
 use crate::wire::codec::{EncodeError, Message};
@@ -28,6 +29,29 @@ pub struct Peer {
     pub address: SocketAddr,
     /// Name of the listener on which the connection was accepted.
     pub listener: Arc<str>,
+    pub principal: Principal,
+    /// What its last request called itself.
+    client_id: RefCell<Option<Arc<str>>>,
+}
+
+impl Peer {
+    pub fn new(address: SocketAddr, listener: Arc<str>) -> Peer {
+        Peer {
+            address,
+            listener,
+            principal: Principal::anonymous(),
+            client_id: RefCell::default(),
+        }
+    }
+
+    /// Clients keep their id, so it is rarely copied.
+    fn client_id(&self, id: Option<&str>) -> Option<Arc<str>> {
+        let mut last = self.client_id.borrow_mut();
+        if last.as_deref() != id {
+            *last = id.map(Arc::from);
+        }
+        last.clone()
+    }
 }
 
 /// A request on its way to a handler.
@@ -42,14 +66,47 @@ pub struct Request {
 /// What becomes of a request.
 pub enum Reply {
     /// A whole response, its size first.
-    Send(SendQueue),
+    Send(Response),
     /// A produce with acks=0.
     Nothing,
     /// The connection ends, for this reason.
     Close(String),
 }
 
-pub type Handler = fn(Rc<Shard>, Request) -> Pin<Box<dyn Future<Output = Reply>>>;
+/// What is to be sent for one request, in few pieces.
+#[derive(Debug, Default)]
+pub struct Response {
+    chunks: SmallVec<[Chunk; 4]>,
+    bytes: usize,
+}
+
+impl Response {
+    /// Adds a chunk at the end; an empty one is dropped.
+    pub fn push(&mut self, chunk: Chunk) {
+        if !chunk.is_empty() {
+            self.bytes += chunk.len();
+            self.chunks.push(chunk);
+        }
+    }
+
+    pub fn len_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn into_chunks(self) -> impl Iterator<Item = Chunk> {
+        self.chunks.into_iter()
+    }
+}
+
+impl From<Bytes> for Response {
+    fn from(bytes: Bytes) -> Response {
+        let mut response = Response::default();
+        response.push(Chunk::Bytes(bytes));
+        response
+    }
+}
+
+pub type Handler = fn(Rc<Shard>, Request) -> Running;
 
 /// One served API: an entry of the table in `api`.
 pub struct Api {
@@ -77,7 +134,7 @@ impl Api {
 pub struct Started {
     /// Runs alone on its connection.
     pub barrier: bool,
-    pub future: Pin<Box<dyn Future<Output = Reply>>>,
+    pub future: Running,
 }
 
 /// Why a frame ends its connection.
@@ -109,8 +166,8 @@ pub fn start(
         .find(|api| api.key == header.api)
         .ok_or(Refusal::NotServed(header.api.name()))?;
     let context = RequestContext {
-        principal: Principal::anonymous(),
-        client_id: header.client_id.map(Arc::from),
+        principal: peer.principal.clone(),
+        client_id: peer.client_id(header.client_id),
         client_address: peer.address,
         listener: peer.listener.clone(),
         api_key: header.api as i16,
@@ -121,7 +178,7 @@ pub fn start(
         return match api.on_unsupported_version {
             Some(answer) => Ok(Started {
                 barrier: true,
-                future: Box::pin(std::future::ready(answer(&context))),
+                future: Running::new(shard.spares().clone(), std::future::ready(answer(&context))),
             }),
             None => Err(Refusal::UnsupportedVersion {
                 api: api.name(),
@@ -146,32 +203,53 @@ pub fn start(
 /// A response of generated type as one frame. A response that its version can't express
 /// is our bug, but one connection's: it is closed.
 pub fn reply<R: Message>(context: &RequestContext, response: &R) -> Reply {
-    match encode(context, response) {
-        Ok(frame) => {
-            let mut out = SendQueue::new();
-            out.push_bytes(frame);
-            Reply::Send(out)
-        }
+    let mut frame = BytesMut::with_capacity(128);
+    let encoded = frame_around(&mut frame, context, |frame| {
+        response.encode(frame, context.api_version)
+    });
+    sent(context, encoded.map(|()| frame.freeze()))
+}
+
+/// A response that `encode` appends to its header, in memory that is used again.
+pub fn reply_by(
+    spares: &Spares,
+    context: &RequestContext,
+    encode: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+) -> Reply {
+    sent(
+        context,
+        spares.encode(|frame| frame_around(frame, context, encode)),
+    )
+}
+
+fn sent(context: &RequestContext, encoded: Result<Bytes, EncodeError>) -> Reply {
+    match encoded {
+        Ok(frame) => Reply::Send(frame.into()),
         Err(error) => {
+            let api = ApiKey::from_i16(context.api_key).map_or("an unknown API", ApiKey::name);
             tracing::error!(
-                api = R::NAME,
+                api,
                 version = context.api_version,
                 correlation_id = context.correlation_id,
                 %error,
                 "a response could not be encoded"
             );
-            Reply::Close(format!("{} could not be encoded: {error}", R::NAME))
+            Reply::Close(format!("a response to {api} could not be encoded: {error}"))
         }
     }
 }
 
-fn encode<R: Message>(context: &RequestContext, response: &R) -> Result<Bytes, EncodeError> {
-    let mut frame = BytesMut::with_capacity(128);
+fn frame_around(
+    frame: &mut BytesMut,
+    context: &RequestContext,
+    encode: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+) -> Result<(), EncodeError> {
+    assert!(frame.is_empty(), "a frame begins at its size");
     frame.put_i32(0);
     let api = ApiKey::from_i16(context.api_key).expect("a request had a known key");
-    encode_response_header(&mut frame, api, context.api_version, context.correlation_id);
-    response.encode(&mut frame, context.api_version)?;
+    encode_response_header(frame, api, context.api_version, context.correlation_id);
+    encode(frame)?;
     let size = i32::try_from(frame.len() - 4).map_err(|_| EncodeError::TooLong(frame.len()))?;
     frame[..4].copy_from_slice(&size.to_be_bytes());
-    Ok(frame.freeze())
+    Ok(())
 }

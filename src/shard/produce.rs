@@ -9,6 +9,8 @@
 
 use std::rc::Rc;
 
+use smallvec::SmallVec;
+
 use super::Shard;
 use super::flush;
 use super::messages::{
@@ -18,69 +20,78 @@ use super::operation::OperationId;
 use super::partition::Wakes;
 use super::traffic::Traffic;
 use super::wait::Wait;
-use crate::base::{CoreId, ErrorCode, LeaderEpoch, Nanos, Offset, TopicIdPartition};
+use crate::base::{CoreId, ErrorCode, LeaderEpoch, Offset, TopicIdPartition};
 use crate::io::local::or_deadline;
 use crate::purgatory::watch::Condition;
 
 const ACKS_ALL: i16 = -1;
 
+pub type Outcomes = SmallVec<[ProduceOutcome; 1]>;
+pub type Waiting = SmallVec<[Unacknowledged; 1]>;
+
 /// Appends on all owning cores and returns the outcomes in no particular order. Partitions
 /// that no core owns have no outcome.
-pub async fn scatter(
-    shard: &Rc<Shard>,
-    part: ProducePart,
-    traffic: &Traffic,
-) -> Vec<ProduceOutcome> {
+pub async fn scatter(shard: &Rc<Shard>, part: ProducePart, traffic: &Traffic) -> Outcomes {
     let ProducePart {
         acks,
         deadline,
         version,
         partitions,
+        ..
     } = part;
-    let mut local = Vec::new();
-    let mut remote: Vec<(CoreId, Vec<ProducePartition>)> = Vec::new();
-    for partition in partitions {
-        let owner = shard.owner(partition.partition);
-        if let Some(core) = owner {
-            traffic.count_bytes(core, partition.records.len());
-        }
-        match owner {
-            None => {}
-            Some(core) if core == shard.core() => local.push(partition),
-            Some(core) => match remote.iter_mut().find(|(owner, _)| *owner == core) {
-                Some((_, parts)) => parts.push(partition),
-                None => remote.push((core, vec![partition])),
-            },
-        }
-    }
-    let part = |partitions| ProducePart {
+    let empty = || ProducePart {
         acks,
         deadline,
         version,
-        partitions,
+        ..ProducePart::default()
     };
-    let calls: Vec<_> = remote
+    let mut local = empty();
+    let mut remote: SmallVec<[(CoreId, Box<ProducePart>); 1]> = SmallVec::new();
+    for partition in partitions {
+        let Some(core) = shard.owner(partition.partition) else {
+            continue;
+        };
+        traffic.count_bytes(core, partition.records.len());
+        let part = if core == shard.core() {
+            &mut local
+        } else {
+            let index = match remote.iter().position(|(owner, _)| *owner == core) {
+                Some(index) => index,
+                None => {
+                    remote.push((core, shard.produce_parts.fill(empty())));
+                    remote.len() - 1
+                }
+            };
+            &mut *remote[index].1
+        };
+        part.partitions.push(partition);
+    }
+    let calls: SmallVec<[_; 1]> = remote
         .into_iter()
-        .map(|(core, partitions)| {
-            let slots: Vec<u32> = partitions.iter().map(|p| p.slot).collect();
+        .map(|(core, part)| {
+            let slots: SmallVec<[u32; 4]> = part.partitions.iter().map(|p| p.slot).collect();
             let answer = shard.operations().answer();
-            let request = ShardRequest::Produce(answer.id(), part(partitions));
+            let request = ShardRequest::Produce(answer.id(), part);
             (slots, shard.call(core, request), answer)
         })
         .collect();
-    let (mut outcomes, waiting) = append(shard, part(local));
-    await_acknowledgement(shard, &mut outcomes, waiting, deadline).await;
+    let waiting = append(shard, &mut local);
+    await_acknowledgement(shard, &mut local, waiting).await;
+    let mut outcomes = local.outcomes;
     for (slots, call, answer) in calls {
         let answered = match call.await {
-            Ok(ShardReply::Produce(answered)) => Some(answered),
+            Ok(ShardReply::Produce(part)) => Some(part),
             Ok(ShardReply::Done) => match answer.await {
-                LongReply::Produce(answered) => Some(answered),
+                LongReply::Produce(part) => Some(part),
                 _ => None,
             },
             _ => None,
         };
         match answered {
-            Some(answered) => outcomes.extend(answered),
+            Some(mut part) => {
+                outcomes.extend(part.outcomes.drain(..));
+                shard.produce_parts.keep(part, ProducePart::default());
+            }
             None => outcomes.extend(
                 slots
                     .into_iter()
@@ -104,19 +115,18 @@ pub struct Unacknowledged {
     by_disk: bool,
 }
 
-/// Appends to partitions of this core, now.
-pub fn append(shard: &Rc<Shard>, part: ProducePart) -> (Vec<ProduceOutcome>, Vec<Unacknowledged>) {
-    let mut outcomes = Vec::with_capacity(part.partitions.len());
-    let mut waiting = Vec::new();
+/// Appends to partitions of this core, now. Returns what has yet to be acknowledged.
+pub fn append(shard: &Rc<Shard>, part: &mut ProducePart) -> Waiting {
+    let mut waiting = Waiting::new();
     let mut wakes = Wakes::new();
     for ProducePartition {
         slot,
         partition: id,
         records,
-    } in part.partitions
+    } in part.partitions.drain(..)
     {
         let Some(partition) = shard.partition(id) else {
-            outcomes.push(ProduceOutcome::refused(
+            part.outcomes.push(ProduceOutcome::refused(
                 slot,
                 ErrorCode::NOT_LEADER_OR_FOLLOWER,
             ));
@@ -140,7 +150,7 @@ pub fn append(shard: &Rc<Shard>, part: ProducePart) -> (Vec<ProduceOutcome>, Vec
                 }
                 if by_replicas || by_disk {
                     waiting.push(Unacknowledged {
-                        outcome: outcomes.len(),
+                        outcome: part.outcomes.len(),
                         partition: id,
                         leader_epoch: partition.leader_epoch(),
                         required,
@@ -148,39 +158,38 @@ pub fn append(shard: &Rc<Shard>, part: ProducePart) -> (Vec<ProduceOutcome>, Vec
                         by_disk,
                     });
                 }
-                outcomes.push(outcome);
+                part.outcomes.push(outcome);
             }
-            Err(refused) => outcomes.push(*refused),
+            Err(refused) => part.outcomes.push(*refused),
         }
     }
     shard.wake_all(wakes);
-    (outcomes, waiting)
+    waiting
 }
 
 /// Waits until each batch is acknowledged by the in-sync replicas and by the disk where
 /// that is asked for, or can't be: then its outcome gets the error (DelayedProduce).
 pub async fn await_acknowledgement(
     shard: &Rc<Shard>,
-    outcomes: &mut [ProduceOutcome],
-    mut waiting: Vec<Unacknowledged>,
-    deadline: Nanos,
+    part: &mut ProducePart,
+    mut waiting: Waiting,
 ) {
     while !waiting.is_empty() {
         let wait = Wait::new(shard);
         for batch in &waiting {
             wait.watch_local(batch.partition, batch.condition(shard));
         }
-        let expired = or_deadline(shard.rt(), wait.notified(), deadline)
+        let expired = or_deadline(shard.rt(), wait.notified(), part.deadline)
             .await
             .is_err();
         drop(wait);
         waiting.retain(|batch| match settle(shard, batch) {
             Some(error) => {
-                outcomes[batch.outcome].error = error;
+                part.outcomes[batch.outcome].error = error;
                 false
             }
             None if expired => {
-                outcomes[batch.outcome].error = ErrorCode::REQUEST_TIMED_OUT;
+                part.outcomes[batch.outcome].error = ErrorCode::REQUEST_TIMED_OUT;
                 false
             }
             None => true,
@@ -192,12 +201,11 @@ pub async fn await_acknowledgement(
 pub async fn acknowledge_remote(
     shard: Rc<Shard>,
     operation: OperationId,
-    mut outcomes: Vec<ProduceOutcome>,
-    waiting: Vec<Unacknowledged>,
-    deadline: Nanos,
+    mut part: Box<ProducePart>,
+    waiting: Waiting,
 ) {
-    await_acknowledgement(&shard, &mut outcomes, waiting, deadline).await;
-    let reply = Box::new(LongReply::Produce(outcomes));
+    await_acknowledgement(&shard, &mut part, waiting).await;
+    let reply = Box::new(LongReply::Produce(part));
     shard.post(operation.core, ShardRequest::LongDone(operation, reply));
 }
 

@@ -33,6 +33,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::fetch_session::{Begun, FINAL_EPOCH, FetchOutcome, Session, SessionRequest, Worth};
 use crate::base::{CoreId, ErrorCode, Nanos, Rng};
 
@@ -187,12 +189,12 @@ impl<W> FetchSessions<W> {
 
     /// Decides for each partition of the answer whether it is sent, and remembers what
     /// was. `outcomes` stand in the order of [`Begun::partitions`].
-    pub fn respond(&mut self, begun: &Begun, outcomes: &[FetchOutcome]) -> Vec<bool> {
+    pub fn respond(&mut self, begun: &Begun, outcomes: &[FetchOutcome]) -> SmallVec<[bool; 16]> {
         assert_eq!(begun.partitions.len(), outcomes.len());
         match self.here(begun.session_id) {
             Some(session) => session.respond(begun, outcomes),
             // It was closed or has moved on: everything is told.
-            None => vec![true; outcomes.len()],
+            None => SmallVec::from_elem(true, outcomes.len()),
         }
     }
 

@@ -17,8 +17,8 @@ use smallvec::SmallVec;
 
 use super::ApiKey;
 use super::codec::{
-    EncodeError, Message as _, TagCount, absent, begin_tags, put_array, put_no_tags,
-    put_nullable_array, put_string, put_tag, put_uvarint,
+    EncodeError, Message as _, TagCount, absent, begin_tags, put_array, put_length, put_no_tags,
+    put_nullable_array, put_string, put_tag,
 };
 use super::header::encode_response_header;
 use super::messages::FetchResponse;
@@ -57,7 +57,7 @@ struct Cut {
 }
 
 impl FetchEncoder {
-    /// Starts a response frame. `out` is an empty buffer, possibly one in re-use.
+    /// Starts a response frame. `out` is an empty buffer, possibly what another frame has left.
     pub fn new(
         out: BytesMut,
         version: i16,
@@ -167,20 +167,15 @@ impl FetchEncoder {
             .map_err(|_| EncodeError::TooLong(frame_bytes))?;
         out[..FRAME_SIZE_BYTES].copy_from_slice(&size.to_be_bytes());
         Ok(EncodedFetch {
-            encoded: self.out.freeze(),
+            encoded: self.out.split().freeze(),
+            rest: self.out,
             cuts: self.cuts,
             frame_bytes,
         })
     }
 
     fn put_count(&mut self, count: usize) -> Result<(), EncodeError> {
-        let classic = i32::try_from(count).map_err(|_| EncodeError::TooLong(count))?;
-        if self.flex {
-            put_uvarint(&mut self.out, classic as u32 + 1);
-        } else {
-            self.out.put_i32(classic);
-        }
-        Ok(())
+        put_length(&mut self.out, count, self.flex)
     }
 
     fn put_records(&mut self, records_bytes: Option<usize>) -> Result<(), EncodeError> {
@@ -247,6 +242,8 @@ impl FetchEncoder {
 #[derive(Debug)]
 pub struct EncodedFetch {
     encoded: Bytes,
+    /// The room that is left behind the frame in its buffer.
+    rest: BytesMut,
     cuts: SmallVec<[Cut; 8]>,
     frame_bytes: usize,
 }
@@ -264,6 +261,11 @@ impl EncodedFetch {
     /// All bytes of the frame: the size field, what is encoded, and the records.
     pub fn frame_bytes(&self) -> usize {
         self.frame_bytes
+    }
+
+    /// The rest of the buffer that the encoder was given, for the next frame.
+    pub fn into_rest(self) -> BytesMut {
+        self.rest
     }
 
     /// The pieces in the order of sending.

@@ -6,13 +6,15 @@
 //! Apache Kafka with all its versions, [`api_key`] the table of APIs, [`header`] request and
 //! response headers, [`record_frame`] what stands before a message stored as a record. The
 //! two hot APIs have hand-written forms that neither allocate nor copy records:
-//! [`produce_view`] and [`fetch_encoder`].
+//! [`produce_view`], [`produce_encoder`], [`fetch_view`] and [`fetch_encoder`].
 
 pub mod api_key;
 pub mod codec;
 pub mod fetch_encoder;
+pub mod fetch_view;
 pub mod header;
 pub mod messages;
+pub mod produce_encoder;
 pub mod produce_view;
 pub mod record_frame;
 

@@ -15,7 +15,7 @@ use bytes::{BufMut, BytesMut};
 use ottla::base::{CoreId, Rng};
 use ottla::config::load;
 use ottla::io::disk::RealDisk;
-use ottla::io::{CoreConfig, CoreHandle, run_core};
+use ottla::io::{CoreConfig, CoreHandle, IoStats, run_core};
 use ottla::node::lifecycle::{self, Life};
 use ottla::node::listeners::{self, Claim};
 use ottla::node::{self, storage};
@@ -27,7 +27,8 @@ use ottla::wire::header::{decode_response_header, encode_request_header};
 use ottla::wire::messages::create_topics_request::CreatableTopic;
 use ottla::wire::messages::fetch_request::{FetchPartition, FetchTopic};
 use ottla::wire::messages::{
-    CreateTopicsRequest, CreateTopicsResponse, FetchRequest, FetchResponse, ProduceResponse,
+    CreateTopicsRequest, CreateTopicsResponse, FetchRequest, FetchResponse, ProduceRequest,
+    ProduceResponse,
 };
 
 pub const TOPIC: &str = "t";
@@ -45,7 +46,7 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 pub struct Shards {
     pub node: Arc<Node>,
     pub address: SocketAddr,
-    data: Vec<CoreHandle<()>>,
+    data: Vec<CoreHandle<IoStats>>,
     controller: CoreHandle<()>,
     /// Without them another test's node could listen on the same address.
     _claims: Vec<Claim>,
@@ -55,6 +56,11 @@ pub struct Shards {
 impl Shards {
     /// Starts a node with a topic of as many partitions as it has cores: one on each.
     pub fn start(cores: usize) -> Shards {
+        Shards::start_with(cores, || {})
+    }
+
+    /// As [`start`](Self::start); each data core's thread calls `on_core` first.
+    pub fn start_with(cores: usize, on_core: fn()) -> Shards {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let properties = format!(
             "process.roles=broker,controller\nnode.id=1\nlog.dirs={}\n\
@@ -84,7 +90,12 @@ impl Shards {
             .into_iter()
             .map(|seed| {
                 let (node, config) = (node.clone(), CoreConfig::new(seed.core()));
-                run_core(config, move |rt| node::data_core(rt, seed, node)).expect("a core")
+                let core = run_core(config, move |rt| async move {
+                    on_core();
+                    node::data_core(rt.clone(), seed, node).await;
+                    rt.stats()
+                });
+                core.expect("a core")
             })
             .collect();
         let config = CoreConfig::new(CoreId(cores as u16));
@@ -127,15 +138,14 @@ impl Shards {
         self.cores().map(|core| load.moved_here(core)).sum()
     }
 
-    pub fn stop(self) {
+    /// Returns what the data cores have counted.
+    pub fn stop(self) -> Vec<IoStats> {
         for core in &self.data {
             core.stopper().stop();
         }
         self.controller.stopper().stop();
         self.controller.join();
-        for core in self.data {
-            core.join();
-        }
+        self.data.into_iter().map(CoreHandle::join).collect()
     }
 }
 
@@ -208,8 +218,7 @@ impl Client {
     }
 
     pub fn send_produce(&mut self, partition: i32, value: &[u8]) {
-        let request = requests::produce(TOPIC, partition, value);
-        self.send(ApiKey::Produce, 9, &request);
+        self.send(ApiKey::Produce, 9, &produce(partition, value));
     }
 
     /// The partition and offset of the next produce that is answered, or the error.
@@ -240,6 +249,11 @@ impl Client {
             }
         }
     }
+}
+
+/// One record for a partition, to be acknowledged by all replicas.
+pub fn produce(partition: i32, value: &[u8]) -> ProduceRequest {
+    requests::produce(TOPIC, partition, value)
 }
 
 /// A fetch of one partition that doesn't wait; the session by id and epoch.

@@ -63,7 +63,7 @@ pub(super) async fn send_piece(wire: &Wire<'_>, out: &mut SendQueue) -> io::Resu
     }
     let mut sent = 0;
     loop {
-        let (landed, result) = poll_fn(|cx| {
+        let (mut landed, result) = poll_fn(|cx| {
             let mut slot = wire.splice.borrow_mut();
             let in_flight = slot.as_mut().expect("only this send takes it");
             let Poll::Ready(result) = in_flight.op.poll_result(cx) else {
@@ -72,14 +72,7 @@ pub(super) async fn send_piece(wire: &Wire<'_>, out: &mut SendQueue) -> io::Resu
             Poll::Ready((slot.take().expect("it was just there"), result))
         })
         .await;
-        let InFlight {
-            step,
-            op,
-            pipe,
-            mut held,
-            ..
-        } = *landed;
-        drop(op);
+        let (step, mut held, pipe) = (landed.step, landed.held, landed.pipe.clone());
         match (step, result) {
             // The file is shorter than the chunk promises: it was truncated.
             (Step::Fill, 0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -115,8 +108,8 @@ pub(super) async fn send_piece(wire: &Wire<'_>, out: &mut SendQueue) -> io::Resu
             pipe.set_dirty(false);
             return Ok(Some(Sent::Bytes(sent)));
         }
-        let in_flight = drain(wire, pipe, held, out);
-        wire.splice.replace(Some(Box::new(in_flight)));
+        *landed = drain(wire, pipe, held, out);
+        wire.splice.replace(Some(landed));
     }
 }
 

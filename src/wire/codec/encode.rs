@@ -63,8 +63,9 @@ pub fn uvarint_len(value: u32) -> usize {
     (38 - value.leading_zeros() as usize).max(7) / 7
 }
 
+/// The length of bytes, or the count of an array.
 #[inline(never)]
-fn put_length(out: &mut BytesMut, length: usize, flex: bool) -> Result<(), EncodeError> {
+pub fn put_length(out: &mut BytesMut, length: usize, flex: bool) -> Result<(), EncodeError> {
     let classic = i32::try_from(length).map_err(|_| EncodeError::TooLong(length))?;
     if flex {
         put_uvarint(out, classic as u32 + 1);

@@ -26,9 +26,9 @@ use bytes::BytesMut;
 pub use decode::{BUDGET_BASE_BYTES, BUDGET_FACTOR, DecodeError, Decoder};
 pub use encode::{
     EncodeError, TagCount, absent, begin_tags, non_null, put_array, put_bytes, put_i8, put_i16,
-    put_i32, put_i64, put_no_tags, put_nullable_array, put_nullable_bytes, put_nullable_string,
-    put_nullable_struct, put_nullable_tagged_struct, put_string, put_strings, put_tag, put_uuid,
-    put_uvarint, put_varint, uvarint_len,
+    put_i32, put_i64, put_length, put_no_tags, put_nullable_array, put_nullable_bytes,
+    put_nullable_string, put_nullable_struct, put_nullable_tagged_struct, put_string, put_strings,
+    put_tag, put_uuid, put_uvarint, put_varint, uvarint_len,
 };
 
 /// A message that has a schema of its own: a request, a response, a record's key or value.
