@@ -1,16 +1,19 @@
-//! What waits for long on another core holds no place in the mesh: many more produces wait
-//! for replicas than calls may be unanswered, and what ends their wait still gets through.
+//! What takes long keeps nobody else waiting. On another core it holds no place in the mesh:
+//! many more produces wait for replicas than calls may be unanswered, and what ends their
+//! wait still gets through. On the same core it goes on in small steps.
 
 #[path = "support/requests.rs"]
 mod requests;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 use ottla::api;
 use ottla::base::{
     BrokerId, CoreId, ErrorCode, LeaderEpoch, Offset, PartitionIndex, Rng, TopicIdPartition, Uuid,
@@ -22,6 +25,7 @@ use ottla::io::{CoreConfig, Queue, Rt, run_core};
 use ottla::mesh::{PortSeed, mesh};
 use ottla::metadata::{MetadataDelta, MetadataImage, MetadataRecord, Provenance};
 use ottla::node::{self, storage};
+use ottla::record::{BatchBuilder, BatchParams, CompressionType};
 use ottla::shard::fetch::{Gather, gather};
 use ottla::shard::messages::{
     FetchPartition, FetchRead, Placement, ProducePart, ProducePartition, Published, ShardReply,
@@ -33,7 +37,6 @@ use ottla::wire::messages::{PartitionChangeRecord, PartitionRecord, TopicRecord}
 
 const ID: Uuid = Uuid([7; 16]);
 const PATIENCE: Duration = Duration::from_secs(60);
-const OWNER: CoreId = CoreId(1);
 /// Requests that a ring of the mesh holds; four times as many may be unanswered.
 const RING: usize = 2;
 const PRODUCES: usize = 10 * 4 * RING;
@@ -45,7 +48,7 @@ fn partition(index: i32) -> TopicIdPartition {
     }
 }
 
-fn next(image: &MetadataImage, records: &[MetadataRecord]) -> Arc<Published> {
+fn next(owner: CoreId, image: &MetadataImage, records: &[MetadataRecord]) -> Arc<Published> {
     let mut delta = MetadataDelta::new(image);
     for record in records {
         delta.replay(record).expect("it fits the image");
@@ -59,23 +62,23 @@ fn next(image: &MetadataImage, records: &[MetadataRecord]) -> Arc<Published> {
         image: Arc::new(image),
         changes: Arc::new(changes),
         placement: Arc::new(Placement {
-            owners: (0..2).map(|index| (partition(index), OWNER)).collect(),
+            owners: (0..2).map(|index| (partition(index), owner)).collect(),
         }),
     })
 }
 
-/// Partition 0 waits for a second replica, partition 1 for none.
-fn first_image() -> Arc<Published> {
+/// Two partitions on one core; the first has these replicas in sync.
+fn first_image(owner: CoreId, in_sync: &[i32]) -> Arc<Published> {
     let topic = TopicRecord {
         name: "t".to_owned(),
         topic_id: ID,
     };
-    let partition = |index, isr: Vec<i32>| -> MetadataRecord {
+    let partition = |index, isr: &[i32]| -> MetadataRecord {
         PartitionRecord {
             partition_id: index,
             topic_id: ID,
             replicas: vec![1, 2],
-            isr,
+            isr: isr.to_vec(),
             leader: 1,
             leader_epoch: 0,
             partition_epoch: 0,
@@ -83,27 +86,27 @@ fn first_image() -> Arc<Published> {
         }
         .into()
     };
-    let records = [
-        topic.into(),
-        partition(0, vec![1, 2]),
-        partition(1, vec![1]),
-    ];
-    next(&MetadataImage::default(), &records)
+    let records = [topic.into(), partition(0, in_sync), partition(1, &[1])];
+    next(owner, &MetadataImage::default(), &records)
 }
 
-fn shrunk(image: &MetadataImage) -> Arc<Published> {
+fn shrunk(owner: CoreId, image: &MetadataImage) -> Arc<Published> {
     let change = PartitionChangeRecord {
         partition_id: 0,
         topic_id: ID,
         isr: Some(vec![1]),
         ..Default::default()
     };
-    next(image, &[change.into()])
+    next(owner, image, &[change.into()])
 }
 
 fn part(rt: &Rt, index: i32) -> ProducePart {
     let request = requests::produce("t", index, b"value");
     let records = request.topic_data[0].partition_data[0].records.as_deref();
+    part_of(rt, index, records.expect("a batch"))
+}
+
+fn part_of(rt: &Rt, index: i32, records: &[u8]) -> ProducePart {
     ProducePart {
         acks: -1,
         deadline: rt.now() + PATIENCE,
@@ -111,7 +114,7 @@ fn part(rt: &Rt, index: i32) -> ProducePart {
         partitions: [ProducePartition {
             slot: 0,
             partition: partition(index),
-            records: BytesMut::from(records.expect("a batch")),
+            records: BytesMut::from(records),
         }]
         .into_iter()
         .collect(),
@@ -126,7 +129,7 @@ fn shard(rt: &Rt, seed: PortSeed<ShardRequest, ShardReply>, node: Arc<Node>) -> 
 }
 
 /// Produces to partition 1, which is acknowledged at once, and reads it.
-async fn use_the_same_ring(shard: &Rc<Shard>) {
+async fn use_other_partition(shard: &Rc<Shard>) {
     let rt = shard.rt();
     let outcomes = produce::scatter(shard, part(rt, 1), &Traffic::default()).await;
     assert_eq!(outcomes[0].error, ErrorCode::NONE);
@@ -155,7 +158,7 @@ async fn use_the_same_ring(shard: &Rc<Shard>) {
     assert!(answers[0].bytes > 0);
 }
 
-async fn wait_for_replicas(shard: Rc<Shard>) {
+async fn wait_for_replicas(shard: Rc<Shard>, owner: CoreId) {
     let rt = shard.rt().clone();
     let acknowledged = Rc::new(Cell::new(0));
     for _ in 0..PRODUCES {
@@ -167,13 +170,13 @@ async fn wait_for_replicas(shard: Rc<Shard>) {
             acknowledged.set(acknowledged.get() + 1);
         });
     }
-    use_the_same_ring(&shard).await;
+    use_other_partition(&shard).await;
     assert!(!shard.is_congested());
     assert_eq!(acknowledged.get(), 0);
     assert_eq!(shard.operations().len(), PRODUCES, "all wait");
 
-    let image = shrunk(&shard.image());
-    let applied = shard.call(OWNER, ShardRequest::Publish(image)).await;
+    let image = shrunk(owner, &shard.image());
+    let applied = shard.call(owner, ShardRequest::Publish(image)).await;
     assert!(matches!(applied, Ok(ShardReply::Done)));
     while acknowledged.get() < PRODUCES {
         rt.yield_now().await;
@@ -181,34 +184,39 @@ async fn wait_for_replicas(shard: Rc<Shard>) {
     assert_eq!(shard.operations().len(), 0);
 }
 
-#[test]
-fn produces_that_wait_for_replicas_keep_nobody_out_of_the_mesh() {
-    let directory = tempfile::tempdir().expect("a temporary directory");
+fn node(directory: &Path, cores: usize) -> Arc<Node> {
     let properties = format!(
         "process.roles=broker,controller\nnode.id=1\nlog.dirs={}\n\
          controller.listener.names=CONTROLLER\n\
          listeners=PLAINTEXT://127.0.0.1:0,CONTROLLER://127.0.0.1:0\n\
          controller.quorum.voters=1@127.0.0.1:9093\n",
-        directory.path().join("data").display()
+        directory.join("data").display()
     );
     let config = load::from_bytes(Path::new("test.properties"), properties.as_bytes(), &[])
         .expect("the properties are right")
         .node;
     let storage = storage::open(&RealDisk, &config, 1_700_000_000_000, &mut Rng::new(1))
         .expect("the directory can be formatted");
-    let node = node::shared(config, &storage, 2);
+    node::shared(config, &storage, cores)
+}
+
+#[test]
+fn produces_that_wait_for_replicas_keep_nobody_out_of_the_mesh() {
+    const OWNER: CoreId = CoreId(1);
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let node = node(directory.path(), 2);
     let mut cores = Vec::new();
     for seed in mesh(2, RING) {
         let node = node.clone();
         let core = run_core(CoreConfig::new(seed.core()), move |rt| async move {
             let shard = shard(&rt, seed, node);
-            replicas::apply(&shard, first_image());
+            replicas::apply(&shard, first_image(OWNER, &[1, 2]));
             if rt.core() == OWNER {
                 rt.stopping().await;
                 return;
             }
             let at = rt.now() + PATIENCE;
-            let in_time = or_deadline(&rt, wait_for_replicas(shard), at).await;
+            let in_time = or_deadline(&rt, wait_for_replicas(shard, OWNER), at).await;
             in_time.expect("no wait keeps out what ends it");
         });
         cores.push(core.expect("a core"));
@@ -217,4 +225,65 @@ fn produces_that_wait_for_replicas_keep_nobody_out_of_the_mesh() {
     cores.pop().expect("two cores").join();
     owner.stopper().stop();
     owner.join();
+}
+
+/// CPU time of the calling thread.
+fn thread_cpu() -> Duration {
+    let usage = getrusage(UsageWho::RUSAGE_THREAD).expect("this thread's");
+    let micros = (usage.user_time() + usage.system_time()).num_microseconds();
+    Duration::from_micros(micros.unsigned_abs())
+}
+
+/// Few bytes that decompress to very many, in one large record and many small ones.
+fn bomb() -> (i64, Vec<u8>) {
+    const SMALL: i64 = 20_000;
+    let mut batch = BatchBuilder::new(BatchParams {
+        compression: CompressionType::Gzip.into(),
+        ..BatchParams::default()
+    });
+    batch.append(1_000, None, Some(&vec![0; 64 << 20]), &[]);
+    for _ in 0..SMALL {
+        batch.append(1_000, None, Some(&[0; 1_000]), &[]);
+    }
+    (1 + SMALL, batch.finish().to_vec())
+}
+
+#[test]
+fn a_batch_that_decompresses_to_much_leaves_the_core_to_others_meanwhile() {
+    const HERE: CoreId = CoreId(0);
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let node = node(directory.path(), 1);
+    let seed = mesh(1, RING).remove(0);
+    let core = run_core(CoreConfig::new(HERE), move |rt| async move {
+        let shard = shard(&rt, seed, node);
+        replicas::apply(&shard, first_image(HERE, &[1]));
+        let (count, records) = bomb();
+        assert!(records.len() < 200_000);
+        let offsets = Rc::new(RefCell::new(Vec::new()));
+        // What comes behind it in the same partition keeps its place.
+        for part in [part_of(&rt, 0, &records), part(&rt, 0)] {
+            let (shard, offsets) = (shard.clone(), offsets.clone());
+            rt.spawn(Queue::Request, async move {
+                let outcomes = produce::scatter(&shard, part, &Traffic::default()).await;
+                assert_eq!(outcomes[0].error, ErrorCode::NONE);
+                offsets.borrow_mut().push(outcomes[0].base_offset.0);
+            });
+        }
+        let (mut rounds, before) = (0, thread_cpu());
+        while offsets.borrow().len() < 2 {
+            use_other_partition(&shard).await;
+            rt.yield_now().await;
+            rounds += 1;
+        }
+        assert_eq!(*offsets.borrow(), [0, count]);
+        let used = thread_cpu() - before;
+        println!("{rounds} rounds beside it in {used:?}");
+        // A round comes between any two budgets of 500 µs, with a step on top of each.
+        assert!(used > Duration::from_millis(20), "it was work: {used:?}");
+        assert!(
+            used < Duration::from_millis(2) * rounds,
+            "{rounds} in {used:?}"
+        );
+    });
+    core.expect("a core").join();
 }

@@ -29,6 +29,7 @@ use ottla::wire::codec::{Decoder, Message};
 use ottla::wire::header::{decode_response_header, encode_request_header};
 use ottla::wire::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use ottla::wire::messages::fetch_request::{FetchPartition, FetchTopic};
+use ottla::wire::messages::produce_request::TopicProduceData;
 use ottla::wire::messages::{
     CreateTopicsRequest, CreateTopicsResponse, FetchRequest, FetchResponse, ProduceResponse,
 };
@@ -503,6 +504,37 @@ fn connections_move_between_cores_and_nothing_is_lost_or_reordered() {
         println!("seed {seed}: {moves} moves");
         assert!(moves > 2, "seed {seed}: {moves} moves");
     }
+}
+
+#[test]
+fn a_topic_without_partitions_in_a_produce_is_passed_over() {
+    sim::run(1, |sim| {
+        let server = sim.add_node(DATA_CORES + 1);
+        let clients = sim.add_node(1);
+        let rt = sim.boot(clients).remove(0);
+        let at = SocketAddr::new(sim.ip(server), PORT);
+        let _starting = boot(sim, server);
+        check_or_create(sim, &rt, at, Some(Flush::Never), &Rc::default());
+        let task_rt = rt.clone();
+        sim.block_on(&rt, Duration::from_secs(60), async move {
+            let mut client = Client::connect(&task_rt, at).await;
+            let mut request = requests::produce(TOPIC, 0, b"value");
+            for position in [0, 2] {
+                let empty = TopicProduceData {
+                    name: "empty".to_owned(),
+                    ..Default::default()
+                };
+                request.topic_data.insert(position, empty);
+            }
+            let response: ProduceResponse = client
+                .ask(ApiKey::Produce, 9, &request)
+                .await
+                .expect("it is answered");
+            assert_eq!(response.responses.len(), 1);
+            assert_eq!(response.responses[0].name, TOPIC);
+            assert_eq!(response.responses[0].partition_responses[0].error_code, 0);
+        });
+    });
 }
 
 #[test]

@@ -251,6 +251,8 @@ enum Phase {
 
 /// The CRC of a batch up to this size is checked at once: about 50 µs.
 const CRC_BYTES_AT_ONCE: usize = 512 << 10;
+/// What an uncompressed record costs at most, in bytes that were decompressed.
+const PLAIN_RECORD_COST_MAX: usize = 64;
 /// Bytes whose CRC costs about as much as the check of one byte of records.
 const CRC_BYTES_PER_BYTE: usize = 8;
 
@@ -320,7 +322,8 @@ impl<'r> Validation<'r> {
         Ok(())
     }
 
-    /// Goes on with about `budget` uncompressed bytes of records. True when all is done.
+    /// Goes on with about `budget` bytes that were decompressed, or as much other work. True
+    /// when all is done.
     pub fn advance(&mut self, batch: &[u8], budget: usize) -> Result<bool, Rejected> {
         let view = BatchView::parse(batch).expect("the batch that the validation began with");
         match &mut self.phase {
@@ -429,7 +432,11 @@ impl<'r> Validation<'r> {
             let Some(record) = self.feed.skim(payload, budget - walked)? else {
                 return Ok(false);
             };
-            walked = walked.saturating_add(record.size);
+            walked = walked.saturating_add(match self.source {
+                // Keys and values are passed over without a look.
+                CompressionType::None => record.size.min(PLAIN_RECORD_COST_MAX),
+                _ => record.size,
+            });
             let timestamp = view.record_timestamp(record.timestamp_delta);
             if let Some(fault) = find_fault(view, &record, timestamp, &self.rules) {
                 self.errors

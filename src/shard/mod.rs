@@ -8,6 +8,7 @@
 //! pointer to it, swapped by message.
 
 pub mod acceptor;
+pub mod append_line;
 pub mod background;
 pub mod connection;
 pub mod coordinators;

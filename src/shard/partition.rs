@@ -15,20 +15,21 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
+use super::append_line::{Batch, Line};
 use super::messages::{
     EpochEnd, FetchAnswer, FetchPartition, FetchRead, FoundOffset, LogSummary, PartitionCall,
     PartitionReply, ProduceOutcome, Seen,
 };
 use super::operation::OperationId;
 use crate::base::{
-    BrokerId, ErrorCode, LeaderEpoch, Millis, Nanos, Offset, TopicIdPartition, Uuid,
+    BrokerId, ErrorCode, LeaderEpoch, Millis, Nanos, Offset, PartitionIndex, TopicIdPartition, Uuid,
 };
 use crate::config::{self, TopicConfig};
 use crate::log::{AppendError, AppendInfo, AppendOrigin, FoundTimestamp, Log, LogConfig};
 use crate::purgatory::watch::{Condition, Progress, Watchers};
 use crate::record::batch::Batches;
 use crate::record::validate::{
-    Origin, Rejected, TargetCompression, ValidationRules, validate, validate_shape,
+    Origin, Rejected, TargetCompression, Validated, Validation, ValidationRules, validate_shape,
 };
 use crate::record::{Compression, CompressionType, batch};
 use crate::replica::{Assignment, Replica, Transition};
@@ -36,7 +37,14 @@ use crate::replica::{Assignment, Replica, Transition};
 /// Operations to be woken once the partition is no longer borrowed.
 pub type Wakes = SmallVec<[OperationId; 8]>;
 
+/// The outcome of an append and the high watermark that acknowledges it, or of a refusal.
+pub type Attempt = Result<(ProduceOutcome, Offset), Box<ProduceOutcome>>;
+
 const ACKS_ALL: i16 = -1;
+/// What an append costs besides the check of its bytes: as much as that of so many.
+const APPEND_COST: usize = 8 << 10;
+/// A validation that the budget suffices for: the CRC, the records, writing them anew.
+const VALIDATION_STEPS: usize = 3;
 
 /// ListOffsets' special timestamps (`ListOffsetsRequest`).
 const LATEST: i64 = -1;
@@ -55,6 +63,7 @@ pub struct Partition {
     replica: Replica,
     config: Arc<TopicConfig>,
     watchers: Watchers<OperationId>,
+    line: Line,
     /// Bytes appended since the partition was opened.
     log_bytes: u64,
     /// Those of them that lie below the high watermark.
@@ -84,6 +93,7 @@ impl Partition {
             replica,
             config,
             watchers: Watchers::default(),
+            line: Line::default(),
             log_bytes: 0,
             readable_bytes: 0,
             unreplicated: VecDeque::new(),
@@ -162,44 +172,75 @@ impl Partition {
         self.advance(wakes);
     }
 
-    /// Validates and appends the records of one partition of a Produce. Returns the outcome
-    /// and the high watermark that acknowledges it with acks=all.
-    pub fn append(
+    /// Validates and appends the records of one partition of a Produce, unless that needs
+    /// more than `cost_left`, from which it takes what it costs, or others stand in line:
+    /// then nothing has happened, and the batch belongs in the [`Line`].
+    pub fn try_append(
         &mut self,
-        slot: u32,
-        records: BytesMut,
-        acks: i16,
-        version: i16,
+        batch: Batch,
+        cost_left: &mut usize,
         now_ms: Millis,
         wakes: &mut Wakes,
-    ) -> Result<(ProduceOutcome, Offset), Box<ProduceOutcome>> {
-        let refused = |error| Box::new(ProduceOutcome::refused(slot, error));
+    ) -> Result<Attempt, Batch> {
+        if !self.line.is_empty() || *cost_left == 0 {
+            return Err(batch);
+        }
+        let (slot, budget) = (batch.slot, *cost_left);
+        *cost_left = budget.saturating_sub(APPEND_COST + batch.records.len());
+        if let Err(refused) = self.admit(&batch) {
+            return Ok(Err(refused));
+        }
+        let rules = self.rules_of(&batch, now_ms);
+        let size = match validate_shape(&batch.records, batch.version) {
+            Ok(size) => size,
+            Err(rejected) => return Ok(Err(misshapen(slot, rejected))),
+        };
+        let whole = &batch.records[..size];
+        let validation = Validation::begin(whole, &rules).and_then(|mut validation| {
+            for _ in 0..VALIDATION_STEPS {
+                if validation.advance(whole, budget)? {
+                    return Ok(Some(validation));
+                }
+            }
+            Ok(None)
+        });
+        let validation = match validation {
+            Ok(Some(validation)) => Ok(validation),
+            Ok(None) => return Err(batch),
+            Err(rejected) => Err(rejected),
+        };
+        let Batch { mut records, .. } = batch;
+        records.truncate(size);
+        let validated = validation.map(|validation| validation.finish(records));
+        Ok(self.append_validated(slot, validated, now_ms, wakes))
+    }
+
+    /// Whether a batch may be appended now, as far as this partition goes.
+    pub fn admit(&self, batch: &Batch) -> Result<(), Box<ProduceOutcome>> {
+        let refused = |error| ProduceOutcome::refused(batch.slot, error);
         if let Err(error) = self.check_leader() {
             return Err(Box::new(ProduceOutcome {
                 leader: self.current_leader(),
-                ..ProduceOutcome::refused(slot, error)
+                ..refused(error)
             }));
         }
-        if acks == ACKS_ALL && !self.has_enough_in_sync() {
-            return Err(refused(ErrorCode::NOT_ENOUGH_REPLICAS));
+        if batch.acks == ACKS_ALL && !self.has_enough_in_sync() {
+            return Err(Box::new(refused(ErrorCode::NOT_ENOUGH_REPLICAS)));
         }
-        let rules = self.rules(Origin::Client, version, now_ms);
-        let mut records = records;
-        match validate_shape(&records, version) {
-            Ok(size) => records.truncate(size),
-            Err(rejected) => {
-                // A corrupt shape is told in words, unlike other refusals.
-                let corrupt = rejected.error == ErrorCode::CORRUPT_MESSAGE;
-                let detail = corrupt.then(|| rejected.detail.clone());
-                let outcome = rejected_outcome(slot, rejected);
-                return Err(Box::new(ProduceOutcome {
-                    message: outcome.message.or(detail),
-                    ..outcome
-                }));
-            }
-        }
-        let validated = validate(records, &rules)
-            .map_err(|rejected| Box::new(self.rejected(slot, rejected)))?;
+        Ok(())
+    }
+
+    /// Appends a batch that was admitted, or says why it was rejected. Returns the outcome
+    /// and the high watermark that acknowledges it with acks=all.
+    pub fn append_validated(
+        &mut self,
+        slot: u32,
+        validated: Result<Validated, Rejected>,
+        now_ms: Millis,
+        wakes: &mut Wakes,
+    ) -> Attempt {
+        let refused = |error| Box::new(ProduceOutcome::refused(slot, error));
+        let validated = validated.map_err(|rejected| Box::new(self.rejected(slot, rejected)))?;
         if validated.is_transactional {
             // No transaction can be open without a coordinator.
             return Err(refused(ErrorCode::INVALID_TXN_STATE));
@@ -223,6 +264,21 @@ impl Partition {
             leader: None,
         };
         Ok((outcome, appended.last_offset + 1))
+    }
+
+    /// The batches that wait to be validated.
+    pub fn line(&mut self) -> &mut Line {
+        &mut self.line
+    }
+
+    /// A topic's name and config, which outlast a borrow of the partition.
+    pub fn rules_basis(&self) -> (Arc<str>, Arc<TopicConfig>) {
+        (self.topic.clone(), self.config.clone())
+    }
+
+    fn rules_of(&self, batch: &Batch, now_ms: Millis) -> ValidationRules<'_> {
+        let partition = self.id.partition;
+        rules(&self.topic, partition, &self.config, batch.version, now_ms)
     }
 
     /// Appends a batch of a coordinator of ours.
@@ -487,22 +543,6 @@ impl Partition {
         }
     }
 
-    fn rules(&self, origin: Origin, produce_version: i16, now_ms: Millis) -> ValidationRules<'_> {
-        ValidationRules {
-            topic: &self.topic,
-            partition: self.id.partition,
-            now_ms,
-            max_message_bytes: self.config.max_message_bytes,
-            compression_type: target_compression(self.config.compression),
-            timestamp_type: timestamp_type(self.config.message_timestamp_type),
-            before_max_ms: self.config.message_timestamp_before_max_ms,
-            after_max_ms: self.config.message_timestamp_after_max_ms,
-            compacted: self.config.cleanup_policy.compact,
-            origin,
-            produce_version,
-        }
-    }
-
     fn rejected(&self, slot: u32, rejected: Rejected) -> ProduceOutcome {
         // As in Kafka, which knows the log only where the batch got as far as its records.
         let log_start_offset = match rejected.error {
@@ -649,6 +689,41 @@ impl Partition {
         self.on_log_start_moved(wakes);
         Ok(self.log.log_start_offset())
     }
+}
+
+/// What a client's batch for a partition has to keep.
+pub fn rules<'t>(
+    topic: &'t str,
+    partition: PartitionIndex,
+    config: &TopicConfig,
+    produce_version: i16,
+    now_ms: Millis,
+) -> ValidationRules<'t> {
+    ValidationRules {
+        topic,
+        partition,
+        now_ms,
+        max_message_bytes: config.max_message_bytes,
+        compression_type: target_compression(config.compression),
+        timestamp_type: timestamp_type(config.message_timestamp_type),
+        before_max_ms: config.message_timestamp_before_max_ms,
+        after_max_ms: config.message_timestamp_after_max_ms,
+        compacted: config.cleanup_policy.compact,
+        origin: Origin::Client,
+        produce_version,
+    }
+}
+
+/// The outcome of records that aren't one whole batch. A corrupt shape is told in words,
+/// unlike other refusals.
+pub fn misshapen(slot: u32, rejected: Rejected) -> Box<ProduceOutcome> {
+    let corrupt = rejected.error == ErrorCode::CORRUPT_MESSAGE;
+    let detail = corrupt.then(|| rejected.detail.clone());
+    let outcome = rejected_outcome(slot, rejected);
+    Box::new(ProduceOutcome {
+        message: outcome.message.or(detail),
+        ..outcome
+    })
 }
 
 fn rejected_outcome(slot: u32, rejected: Rejected) -> ProduceOutcome {
