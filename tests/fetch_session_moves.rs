@@ -65,7 +65,7 @@ fn request(id: i32, epoch: i32) -> SessionRequest {
         by_id: false,
         from_follower: false,
         // Only requests that go on leave the partitions as they are.
-        partitions: if epoch == 0 { vec![spec] } else { Vec::new() },
+        partitions: (epoch == 0).then_some(spec).into_iter().collect(),
         forgotten: Vec::new(),
     }
 }

@@ -22,6 +22,7 @@ use ottla::config::load;
 use ottla::io::disk::RealDisk;
 use ottla::io::local::or_deadline;
 use ottla::io::{CoreConfig, Queue, Rt, run_core};
+use ottla::log::{AppendOrigin, Log, LogConfig, OpenParams, TailPool};
 use ottla::mesh::{PortSeed, mesh};
 use ottla::metadata::{MetadataDelta, MetadataImage, MetadataRecord, Provenance};
 use ottla::node::{self, storage};
@@ -160,6 +161,12 @@ async fn use_other_partition(shard: &Rc<Shard>) {
 
 async fn wait_for_replicas(shard: Rc<Shard>, owner: CoreId) {
     let rt = shard.rt().clone();
+    // The owner may have its image later than this core.
+    while produce::scatter(&shard, part(&rt, 1), &Traffic::default()).await[0].error
+        == ErrorCode::NOT_LEADER_OR_FOLLOWER
+    {
+        rt.yield_now().await;
+    }
     let acknowledged = Rc::new(Cell::new(0));
     for _ in 0..PRODUCES {
         let (shard, acknowledged) = (shard.clone(), acknowledged.clone());
@@ -210,7 +217,7 @@ fn produces_that_wait_for_replicas_keep_nobody_out_of_the_mesh() {
         let node = node.clone();
         let core = run_core(CoreConfig::new(seed.core()), move |rt| async move {
             let shard = shard(&rt, seed, node);
-            replicas::apply(&shard, first_image(OWNER, &[1, 2]));
+            replicas::apply(&shard, first_image(OWNER, &[1, 2])).await;
             if rt.core() == OWNER {
                 rt.stopping().await;
                 return;
@@ -256,7 +263,7 @@ fn a_batch_that_decompresses_to_much_leaves_the_core_to_others_meanwhile() {
     let seed = mesh(1, RING).remove(0);
     let core = run_core(CoreConfig::new(HERE), move |rt| async move {
         let shard = shard(&rt, seed, node);
-        replicas::apply(&shard, first_image(HERE, &[1]));
+        replicas::apply(&shard, first_image(HERE, &[1])).await;
         let (count, records) = bomb();
         assert!(records.len() < 200_000);
         let offsets = Rc::new(RefCell::new(Vec::new()));
@@ -279,6 +286,63 @@ fn a_batch_that_decompresses_to_much_leaves_the_core_to_others_meanwhile() {
         let used = thread_cpu() - before;
         println!("{rounds} rounds beside it in {used:?}");
         // A round comes between any two budgets of 500 µs, with a step on top of each.
+        assert!(used > Duration::from_millis(20), "it was work: {used:?}");
+        assert!(
+            used < Duration::from_millis(2) * rounds,
+            "{rounds} in {used:?}"
+        );
+    });
+    core.expect("a core").join();
+}
+
+/// Writes a log that was never closed.
+fn write_log(directory: &Path, batches: i64) {
+    let params = OpenParams {
+        topic_id: Some(ID),
+        ..OpenParams::default()
+    };
+    let pool = TailPool::new(1 << 20);
+    let path = directory.join("data/t-0");
+    let (disk, config) = (Rc::new(RealDisk), LogConfig::default());
+    let (mut log, _) = Log::open(disk, &path, config, &params, &pool, 1).expect("a new log");
+    let mut batch = BatchBuilder::new(BatchParams::default());
+    batch.append(1_000, None, Some(&[7; 500]), &[]);
+    let batch = batch.finish();
+    for _ in 0..batches {
+        log.append_own(batch.clone(), LeaderEpoch(0), AppendOrigin::Client, 1)
+            .expect("it is appended");
+    }
+}
+
+#[test]
+fn a_log_that_is_recovered_leaves_the_core_to_others_meanwhile() {
+    const HERE: CoreId = CoreId(0);
+    const BATCHES: i64 = 30_000;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let node = node(directory.path(), 1);
+    write_log(directory.path(), BATCHES);
+    let seed = mesh(1, RING).remove(0);
+    let core = run_core(CoreConfig::new(HERE), move |rt| async move {
+        let shard = shard(&rt, seed, node);
+        let (applied, before) = (Rc::new(Cell::new(false)), thread_cpu());
+        let (applying, done) = (shard.clone(), applied.clone());
+        rt.spawn(Queue::Request, async move {
+            replicas::apply(&applying, first_image(HERE, &[1])).await;
+            done.set(true);
+        });
+        let mut rounds = 0;
+        while !applied.get() {
+            assert!(
+                shard.partition(partition(0)).is_none(),
+                "all at once, in the end"
+            );
+            rt.yield_now().await;
+            rounds += 1;
+        }
+        let used = thread_cpu() - before;
+        println!("{rounds} rounds beside it in {used:?}");
+        let found = shard.partition(partition(0)).expect("it is served");
+        assert_eq!(found.borrow().log().log_end_offset(), Offset(BATCHES));
         assert!(used > Duration::from_millis(20), "it was work: {used:?}");
         assert!(
             used < Duration::from_millis(2) * rounds,

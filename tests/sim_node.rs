@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -31,8 +31,11 @@ use ottla::wire::messages::create_topics_request::{CreatableTopic, CreatableTopi
 use ottla::wire::messages::fetch_request::{FetchPartition, FetchTopic};
 use ottla::wire::messages::produce_request::TopicProduceData;
 use ottla::wire::messages::{
-    CreateTopicsRequest, CreateTopicsResponse, FetchRequest, FetchResponse, ProduceResponse,
+    CreateTopicsRequest, CreateTopicsResponse, FetchRequest, FetchResponse, FindCoordinatorRequest,
+    FindCoordinatorResponse, ProduceResponse,
 };
+use tracing::field::{Field, Visit};
+use tracing::{Event, Metadata, Subscriber, span};
 
 const DATA_CORES: usize = 2;
 const PARTITIONS: i32 = 3;
@@ -55,7 +58,8 @@ fn boot_node(
         "process.roles=broker,controller\nnode.id=1\nlog.dirs=/data\n\
          controller.listener.names=CONTROLLER\n\
          listeners=PLAINTEXT://{ip}:{PORT},CONTROLLER://{ip}:9093\n\
-         controller.quorum.voters=1@{ip}:9093\n"
+         controller.quorum.voters=1@{ip}:9093\n\
+         offsets.topic.replication.factor=1\n"
     );
     let config = load::from_bytes(Path::new("sim.properties"), properties.as_bytes(), &[])
         .expect("the properties are right")
@@ -215,6 +219,21 @@ impl Client {
             let answer = &response.responses[0].partition_responses[0];
             if is_settled(answer.error_code) {
                 return Ok(answer.base_offset);
+            }
+        }
+    }
+
+    /// Asks for a group's coordinator until there is one.
+    async fn find_coordinators(&mut self) {
+        let request = FindCoordinatorRequest {
+            key: "group".to_owned(),
+            ..Default::default()
+        };
+        loop {
+            let found: std::io::Result<FindCoordinatorResponse> =
+                self.ask(ApiKey::FindCoordinator, 3, &request).await;
+            if found.expect("it is answered").error_code == 0 {
+                return;
             }
         }
     }
@@ -533,6 +552,75 @@ fn a_topic_without_partitions_in_a_produce_is_passed_over() {
             assert_eq!(response.responses.len(), 1);
             assert_eq!(response.responses[0].name, TOPIC);
             assert_eq!(response.responses[0].partition_responses[0].error_code, 0);
+        });
+    });
+}
+
+/// Counts how often each coordinator was loaded.
+#[derive(Clone, Default)]
+struct Loads(Arc<Mutex<BTreeMap<i64, usize>>>);
+
+impl Subscriber for Loads {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata
+            .target()
+            .starts_with("ottla::coordinator::runtime::load")
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        struct Partition(Option<i64>);
+        impl Visit for Partition {
+            fn record_i64(&mut self, field: &Field, value: i64) {
+                if field.name() == "partition" {
+                    self.0 = Some(value);
+                }
+            }
+
+            fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
+        }
+        let mut partition = Partition(None);
+        event.record(&mut partition);
+        let mut loads = self.0.lock().expect("nobody panics with it");
+        *loads.entry(partition.0.expect("it is told")).or_default() += 1;
+    }
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+#[test]
+fn coordinators_are_loaded_once_a_life() {
+    const COORDINATORS: usize = 50;
+    let loads = Loads::default();
+    tracing::subscriber::with_default(loads.clone(), || {
+        sim::run(1, |sim| {
+            let server = sim.add_node(DATA_CORES + 1);
+            let clients = sim.add_node(1);
+            let rt = sim.boot(clients).remove(0);
+            let at = SocketAddr::new(sim.ip(server), PORT);
+            for life in 1..=3 {
+                let _starting = boot(sim, server);
+                let task_rt = rt.clone();
+                sim.block_on(&rt, Duration::from_secs(60), async move {
+                    let mut client = Client::connect(&task_rt, at).await;
+                    client.find_coordinators().await;
+                });
+                sim.run_for(Duration::from_secs(5));
+                let counts = std::mem::take(&mut *loads.0.lock().expect("as above"));
+                assert_eq!(counts.len(), COORDINATORS, "life {life}");
+                assert!(counts.values().all(|count| *count == 1), "{counts:?}");
+                sim.shut_down(server);
+                sim.run_for(Duration::from_millis(50));
+            }
         });
     });
 }

@@ -17,10 +17,13 @@
 //! A clean marker without any snapshot means that there were no producers, as in Kafka.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use super::append::parse_marker;
 use super::batch_header::{BatchHeader, HeaderError};
@@ -38,6 +41,7 @@ use super::scan::{BatchScan, HeaderScan};
 use super::segment::Segment;
 use super::tail_cache::TailPool;
 use crate::base::{LeaderEpoch, Millis, Offset, Rng, Uuid};
+use crate::io::Budget;
 use crate::io::disk::{Disk, File, OpenMode};
 use crate::record::BatchView;
 
@@ -66,11 +70,46 @@ impl Log {
         tail_pool: &TailPool,
         now_ms: Millis,
     ) -> Result<(Log, RecoveryReport), LogError> {
-        let mut loader = Loader::new(&*disk, dir, &config, params, now_ms)?;
+        at_once(Log::load(
+            disk,
+            dir,
+            config,
+            params,
+            tail_pool,
+            now_ms,
+            Pace::Whole,
+        ))
+    }
+
+    /// As [`Log::open`], letting others in whenever the budget is spent. If the future is
+    /// dropped, the log is to be opened as after an unclean stop.
+    pub async fn open_within(
+        budget: &Budget,
+        disk: Rc<dyn Disk>,
+        dir: &Path,
+        config: LogConfig,
+        params: &OpenParams,
+        tail_pool: &TailPool,
+        now_ms: Millis,
+    ) -> Result<(Log, RecoveryReport), LogError> {
+        let pace = Pace::Within(budget);
+        Log::load(disk, dir, config, params, tail_pool, now_ms, pace).await
+    }
+
+    async fn load(
+        disk: Rc<dyn Disk>,
+        dir: &Path,
+        config: LogConfig,
+        params: &OpenParams,
+        tail_pool: &TailPool,
+        now_ms: Millis,
+        pace: Pace<'_>,
+    ) -> Result<(Log, RecoveryReport), LogError> {
+        let mut loader = Loader::new(&*disk, dir, &config, params, now_ms, pace)?;
         loader.remove_leftovers()?;
-        loader.open_segments()?;
-        loader.recover_unflushed()?;
-        let loaded = loader.finish()?;
+        loader.open_segments().await?;
+        loader.recover_unflushed().await?;
+        let loaded = loader.finish().await?;
         let log = Log {
             dir: dir.to_owned(),
             config,
@@ -107,15 +146,42 @@ pub(super) fn rebuild_producers(log: &mut Log, now_ms: Millis) -> Result<(), Log
         log_start_offset: log.log_start_offset,
         now_ms,
         expiration_ms: log.producer_id_expiration_ms,
+        pace: Pace::Whole,
         snapshots: &mut log.snapshots,
         unsynced: &mut log.unsynced.others,
     };
-    rebuild.run(
+    at_once(rebuild.run(
         &log.segments,
         log.log_end_offset,
         had_producers,
         &mut log.producers,
-    )
+    ))
+}
+
+/// How a log is read.
+#[derive(Clone, Copy)]
+enum Pace<'a> {
+    /// In one go.
+    Whole,
+    /// Letting others in.
+    Within(&'a Budget),
+}
+
+impl Pace<'_> {
+    async fn breathe(self) {
+        match self {
+            Pace::Whole => {}
+            Pace::Within(budget) => budget.breathe().await,
+        }
+    }
+}
+
+/// The output of a future that reads at [`Pace::Whole`], and so awaits nothing.
+fn at_once<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => unreachable!("there is nothing to wait for"),
+    }
 }
 
 struct Loader<'a> {
@@ -124,6 +190,7 @@ struct Loader<'a> {
     config: &'a LogConfig,
     params: &'a OpenParams,
     now_ms: Millis,
+    pace: Pace<'a>,
     rng: Rng,
     topic_id: Option<Uuid>,
     segments: VecDeque<Segment>,
@@ -161,6 +228,7 @@ impl<'a> Loader<'a> {
         config: &'a LogConfig,
         params: &'a OpenParams,
         now_ms: Millis,
+        pace: Pace<'a>,
     ) -> Result<Self, LogError> {
         let mut unsynced = Unsynced::default();
         let prepare = || -> io::Result<(Option<Uuid>, Snapshots)> {
@@ -221,6 +289,7 @@ impl<'a> Loader<'a> {
             config,
             params,
             now_ms,
+            pace,
             rng: Rng::new(params.seed),
             topic_id,
             segments: VecDeque::new(),
@@ -279,7 +348,7 @@ impl<'a> Loader<'a> {
     }
 
     /// Step 2.
-    fn open_segments(&mut self) -> Result<(), LogError> {
+    async fn open_segments(&mut self) -> Result<(), LogError> {
         let mut bases = Vec::new();
         let mut indexes = Vec::new();
         let entries = self.disk.read_dir(self.dir);
@@ -311,14 +380,15 @@ impl<'a> Loader<'a> {
             let is_flushed = self.params.clean || base < self.recovery_point;
             if !is_sane && is_flushed {
                 tracing::error!(dir = %self.dir.display(), offset = base.0, "rebuilding indexes");
-                self.recover_segment(self.segments.len() - 1)?;
+                self.recover_segment(self.segments.len() - 1).await?;
             }
+            self.pace.breathe().await;
         }
         Ok(())
     }
 
     /// Step 3.
-    fn recover_unflushed(&mut self) -> Result<(), LogError> {
+    async fn recover_unflushed(&mut self) -> Result<(), LogError> {
         if self.params.clean {
             return Ok(());
         }
@@ -327,7 +397,7 @@ impl<'a> Loader<'a> {
             .take_while(|base| *base <= self.recovery_point)
             .count();
         for index in after.saturating_sub(1)..self.segments.len() {
-            let truncated_bytes = self.recover_segment(index)?;
+            let truncated_bytes = self.recover_segment(index).await?;
             let end_offset = self.producers.as_ref().map(ProducerStates::end_offset);
             if truncated_bytes > 0 {
                 self.delete_from(index + 1)?;
@@ -351,7 +421,7 @@ impl<'a> Loader<'a> {
 
     /// Reads a segment from its start: checks batches, builds indexes, takes epochs and
     /// producers in. Returns the bytes that were cut off its end.
-    fn recover_segment(&mut self, index: usize) -> Result<u64, LogError> {
+    async fn recover_segment(&mut self, index: usize) -> Result<u64, LogError> {
         let base_offset = self.segments[index].base_offset();
         let mut producers = match self.producers.take() {
             // Of what lies below the log's start nothing is carried on.
@@ -365,7 +435,9 @@ impl<'a> Loader<'a> {
                 let mut producers = ProducerStates::default();
                 let earlier = self.segments.split_off(index);
                 let start = self.params.log_start_offset;
-                let rebuilt = self.rebuild_producers(start, base_offset, &mut producers);
+                let rebuilt = self
+                    .rebuild_producers(start, base_offset, &mut producers)
+                    .await;
                 self.segments.extend(earlier);
                 rebuilt?;
                 producers
@@ -379,7 +451,9 @@ impl<'a> Loader<'a> {
             self.config.index_interval_bytes,
             &mut self.epochs,
             &mut producers,
-        )?;
+            self.pace,
+        )
+        .await?;
         self.epochs_changed |= recovered.epochs_changed;
         if let Some(reason) = &recovered.reason {
             tracing::warn!(
@@ -420,7 +494,7 @@ impl<'a> Loader<'a> {
     }
 
     /// Steps 4 and 5.
-    fn finish(mut self) -> Result<Loaded, LogError> {
+    async fn finish(mut self) -> Result<Loaded, LogError> {
         let log_start_checkpoint = self.params.log_start_offset;
         let mut log_end_offset = match self.segments.back() {
             Some(last) => last.next_offset(self.disk)?,
@@ -464,7 +538,9 @@ impl<'a> Loader<'a> {
             self.unsynced.epochs = Some(written);
             self.unsynced.names = true;
         }
-        let producers = self.finish_producers(log_start_offset, log_end_offset)?;
+        let producers = self
+            .finish_producers(log_start_offset, log_end_offset)
+            .await?;
         if self.report.truncated_bytes > 0 || self.report.deleted_segments > 0 {
             // Neither segments nor snapshots of what went may come back.
             let synced = self.disk.sync_dir(self.dir);
@@ -490,7 +566,7 @@ impl<'a> Loader<'a> {
         })
     }
 
-    fn finish_producers(
+    async fn finish_producers(
         &mut self,
         log_start_offset: Offset,
         log_end_offset: Offset,
@@ -524,7 +600,8 @@ impl<'a> Loader<'a> {
                 self.take_empty_snapshot(*offset)?;
             }
         } else {
-            self.rebuild_producers(log_start_offset, log_end_offset, &mut producers)?;
+            self.rebuild_producers(log_start_offset, log_end_offset, &mut producers)
+                .await?;
         }
         Ok(producers)
     }
@@ -542,7 +619,7 @@ impl<'a> Loader<'a> {
     }
 
     /// Producers at `end_offset`, which all segments so far reach.
-    fn rebuild_producers(
+    async fn rebuild_producers(
         &mut self,
         log_start_offset: Offset,
         end_offset: Offset,
@@ -555,10 +632,13 @@ impl<'a> Loader<'a> {
             log_start_offset,
             now_ms: self.now_ms,
             expiration_ms: self.params.producer_id_expiration_ms,
+            pace: self.pace,
             snapshots: &mut self.snapshots,
             unsynced: &mut self.unsynced.others,
         };
-        rebuild.run(&self.segments, end_offset, true, producers)
+        rebuild
+            .run(&self.segments, end_offset, true, producers)
+            .await
     }
 }
 
@@ -605,12 +685,13 @@ struct Recovered {
     epochs_changed: bool,
 }
 
-fn recover_batches(
+async fn recover_batches(
     disk: &dyn Disk,
     segment: &mut Segment,
     index_interval_bytes: u32,
     epochs: &mut LeaderEpochCache,
     producers: &mut ProducerStates,
+    pace: Pace<'_>,
 ) -> Result<Recovered, LogError> {
     let bytes = segment.reset(disk)?;
     let path = segment.path().to_owned();
@@ -654,6 +735,7 @@ fn recover_batches(
                 .append(disk, &aborted)
                 .map_err(LogError::io("indexing transactions of", &path))?;
         }
+        pace.breathe().await;
     };
     let truncated_bytes = bytes - u64::from(segment.size());
     segment.end_recovery(truncated_bytes > 0)?;
@@ -705,6 +787,7 @@ struct Rebuild<'a> {
     log_start_offset: Offset,
     now_ms: Millis,
     expiration_ms: Millis,
+    pace: Pace<'a>,
     snapshots: &'a mut Snapshots,
     unsynced: &'a mut Vec<Arc<dyn File>>,
 }
@@ -712,7 +795,7 @@ struct Rebuild<'a> {
 impl Rebuild<'_> {
     /// `segments` reach to `end_offset`. If `may_have_producers` is false the batches
     /// needn't be read.
-    fn run(
+    async fn run(
         &mut self,
         segments: &VecDeque<Segment>,
         end_offset: Offset,
@@ -734,7 +817,7 @@ impl Rebuild<'_> {
                     producers.set_end_offset(segment.base_offset());
                     self.take(producers)?;
                 }
-                self.replay(segment, end_offset, producers)?;
+                self.replay(segment, end_offset, producers).await?;
             }
         }
         producers.set_end_offset(end_offset);
@@ -772,7 +855,7 @@ impl Rebuild<'_> {
     }
 
     /// Takes in the batches of a segment between the producers' end and `end_offset`.
-    fn replay(
+    async fn replay(
         &self,
         segment: &Segment,
         end_offset: Offset,
@@ -799,6 +882,7 @@ impl Rebuild<'_> {
                 false => None,
             };
             producers.update(&located.header, marker);
+            self.pace.breathe().await;
         }
     }
 

@@ -685,6 +685,7 @@ impl RecordErrors {
 
 #[cfg(test)]
 mod tests {
+    use super::super::batch::set_max_timestamp;
     use super::super::{BatchBuilder, BatchParams};
     use super::*;
 

@@ -15,7 +15,7 @@ use super::Shard;
 use super::messages::{GroupCall, GroupReply, LongCall, LongReply, ShardReply, ShardRequest};
 use super::partition::{Partition, Wakes};
 use super::wait::Wait;
-use crate::base::{ErrorCode, Offset, PartitionIndex, TopicIdPartition, hash};
+use crate::base::{ErrorCode, LeaderEpoch, Offset, PartitionIndex, TopicIdPartition, hash};
 use crate::controller::topic_name::CONSUMER_OFFSETS;
 use crate::coordinator::Client;
 use crate::coordinator::runtime::{AppendedAt, CoordinatorLog, GroupCoordinator, LocalFuture};
@@ -96,11 +96,18 @@ impl Shard {
     }
 }
 
+/// The coordinator of a partition in one term of its leadership.
+#[derive(Clone)]
+pub struct Led {
+    pub leader_epoch: LeaderEpoch,
+    pub coordinator: GroupCoordinator,
+}
+
 /// Serves a call on the core that owns the coordinator.
 pub async fn serve(shard: &Rc<Shard>, call: LongCall) -> LongReply {
     let LongCall::Group(index, call) = call;
-    let coordinator = shard.coordinators.borrow().get(&index).cloned();
-    LongReply::Group(match coordinator {
+    let led = shard.coordinators.borrow().get(&index).cloned();
+    LongReply::Group(match led.map(|led| led.coordinator) {
         Some(coordinator) => dispatch(&coordinator, call).await,
         None => GroupReply::NoCoordinator,
     })

@@ -41,8 +41,7 @@ use crate::base::{
 use crate::config::NodeConfig;
 use crate::controller::{AutoCreateSettings, ControllerRequest, ControllerResponse};
 use crate::coordinator::CoordinatorConfig;
-use crate::coordinator::runtime::GroupCoordinator;
-use crate::io::local::Notify;
+use crate::io::local::{Lock, Notify};
 use crate::io::{Queue, Rt};
 use crate::log::TailPool;
 use crate::log::checkpoint::Offsets;
@@ -53,6 +52,7 @@ use crate::quota::memory::RequestMemory;
 use crate::security::{Authorizer, Operation, RequestContext, ResourceType};
 use crate::wire::api_key::ApiKey;
 use crate::wire::messages::AllocateProducerIdsRequest;
+use coordinators::Led;
 use messages::{
     FetchPart, LongReply, PartitionCall, PartitionReply, ProducePart, Published, ShardReply,
     ShardRequest,
@@ -116,7 +116,9 @@ pub struct Shard {
     partitions: RefCell<HashMap<TopicIdPartition, Rc<RefCell<Partition>>>>,
     operations: Operations<LongReply>,
     sessions: RefCell<Sessions>,
-    coordinators: RefCell<BTreeMap<PartitionIndex, GroupCoordinator>>,
+    coordinators: RefCell<BTreeMap<PartitionIndex, Led>>,
+    /// Held while an image is being applied.
+    applying: Lock,
     producer_ids: producer_ids::Block,
     limits: limits::Limits,
     spares: Rc<Spares>,
@@ -143,6 +145,7 @@ impl Shard {
             partitions: RefCell::default(),
             operations: Operations::new(core),
             coordinators: RefCell::default(),
+            applying: Lock::default(),
             producer_ids: producer_ids::Block::default(),
             limits: limits::Limits::new(&node, core),
             spares: Rc::default(),
@@ -453,8 +456,11 @@ fn on_request(shard: &Rc<Shard>, request: ShardRequest, slot: ReplySlot<ShardRep
             slot.reply(ShardReply::Done);
         }
         ShardRequest::Publish(published) => {
-            replicas::apply(shard, published);
-            slot.reply(ShardReply::Done);
+            let shard = shard.clone();
+            shard.rt.clone().spawn(Queue::Request, async move {
+                replicas::apply(&shard, published).await;
+                slot.reply(ShardReply::Done);
+            });
         }
         ShardRequest::Admit(operation, ticket) => {
             slot.reply(ShardReply::Done);

@@ -1,8 +1,9 @@
 //! From a new metadata image to this core's partitions and coordinators: opens, changes and
 //! deletes what the image says (replication digest, section 13).
 //!
-//! Called when the controller's core publishes an image; runs without awaiting, so a
-//! request sees either the old image with the old partitions or the new with the new.
+//! Called when the controller's core publishes an image. New logs are opened (and recovered)
+//! first, within budgets of 500 µs; the rest happens without awaiting, so a request sees
+//! either the old image with the old partitions or the new with the new.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::coordinators::OffsetsLog;
+use super::coordinators::{Led, OffsetsLog};
 use super::messages::{PartitionCheckpoint, Published};
 use super::partition::{Partition, Wakes, log_config};
 use super::{Directory, Shard};
@@ -19,7 +20,7 @@ use crate::base::{Offset, PartitionIndex, TopicIdPartition, Uuid};
 use crate::config::{DynamicConfig, Layers, TopicConfig};
 use crate::controller::topic_name::CONSUMER_OFFSETS;
 use crate::coordinator::runtime::GroupCoordinator;
-use crate::io::Queue;
+use crate::io::{Budget, Queue};
 use crate::log::checkpoint::Offsets;
 use crate::log::names::DirKind;
 use crate::log::{Log, LogError, OpenParams};
@@ -28,16 +29,37 @@ use crate::metadata::{
 };
 use crate::replica::{Assignment, Replica};
 
-/// Uses the new image from now on.
-pub fn apply(shard: &Rc<Shard>, published: Arc<Published>) {
+/// Opens what is new of an image, letting others in, and then uses the image from now on.
+/// One image after the other.
+pub async fn apply(shard: &Rc<Shard>, published: Arc<Published>) {
+    let _turn = shard.applying.lock().await;
     let local = published.changes.local_replicas(shard.node().id);
-    let mine = |topic: &TopicImage, index: PartitionIndex| {
-        published.placement.owner(key(topic, index)) == Some(shard.core())
+    let is_mine = |replica: &&LocalReplica| {
+        let id = key(&replica.topic, replica.index);
+        published.placement.owner(id) == Some(shard.core())
     };
+    let replicas = || local.leaders.iter().chain(&local.followers).filter(is_mine);
+    let budget = shard.rt().budget();
+    let mut opened = Vec::new();
+    for replica in replicas() {
+        if shard
+            .partition(key(&replica.topic, replica.index))
+            .is_none()
+        {
+            opened.extend(open_or_tell(shard, &published.image, replica, &budget).await);
+            budget.breathe().await;
+        }
+    }
+    // From here on nothing is awaited.
+    for partition in opened {
+        let mut partitions = shard.partitions.borrow_mut();
+        partitions.insert(partition.id(), Rc::new(RefCell::new(partition)));
+    }
     let mut wakes = Wakes::new();
-    for replica in local.leaders.iter().chain(&local.followers) {
-        if mine(&replica.topic, replica.index) {
-            ensure(shard, &published.image, replica, &mut wakes);
+    for replica in replicas() {
+        if let Some(partition) = shard.partition(key(&replica.topic, replica.index)) {
+            let assignment = assignment(&replica.partition);
+            partition.borrow_mut().on_assignment(assignment, &mut wakes);
         }
     }
     for (topic, index) in &local.deletes {
@@ -45,7 +67,7 @@ pub fn apply(shard: &Rc<Shard>, published: Arc<Published>) {
     }
     reconfigure(shard, &published);
     *shard.published.borrow_mut() = published.clone();
-    elect_coordinators(shard, &local.leaders);
+    elect_coordinators(shard, &published.image);
     resign_coordinators(shard, &published.image);
     forget_offsets(shard, &published);
     shard.wake_all(wakes);
@@ -53,8 +75,10 @@ pub fn apply(shard: &Rc<Shard>, published: Arc<Published>) {
 
 /// Closes every log of this core, flushed; afterwards no partition is here any more.
 pub async fn close_all(shard: &Rc<Shard>) -> Vec<PartitionCheckpoint> {
-    for (_, coordinator) in std::mem::take(&mut *shard.coordinators.borrow_mut()) {
-        coordinator.unload();
+    // A log that is being opened may be half recovered, which isn't clean.
+    let _turn = shard.applying.lock().await;
+    for led in std::mem::take(&mut *shard.coordinators.borrow_mut()).into_values() {
+        led.coordinator.unload();
     }
     // In a fixed order, so that a simulated stop replays.
     let partitions: BTreeMap<_, _> = std::mem::take(&mut *shard.partitions.borrow_mut())
@@ -134,38 +158,32 @@ fn key(topic: &TopicImage, index: PartitionIndex) -> TopicIdPartition {
     }
 }
 
-/// Opens the replica if it is not here yet, then gives it its assignment.
-fn ensure(shard: &Rc<Shard>, image: &MetadataImage, replica: &LocalReplica, wakes: &mut Wakes) {
-    let id = key(&replica.topic, replica.index);
-    let partition = match shard.partition(id) {
-        Some(partition) => partition,
-        None => match open(shard, image, replica) {
-            Ok(partition) => {
-                let partition = Rc::new(RefCell::new(partition));
-                shard.partitions.borrow_mut().insert(id, partition.clone());
-                partition
-            }
-            Err(error) => {
-                tracing::error!(
-                    core = %shard.core(),
-                    topic = %replica.topic.name,
-                    partition = %replica.index,
-                    %error,
-                    "log can't be opened: the partition is not served"
-                );
-                return;
-            }
-        },
-    };
-    partition
-        .borrow_mut()
-        .on_assignment(assignment(&replica.partition), wakes);
-}
-
-fn open(
+async fn open_or_tell(
     shard: &Shard,
     image: &MetadataImage,
     replica: &LocalReplica,
+    budget: &Budget,
+) -> Option<Partition> {
+    match open(shard, image, replica, budget).await {
+        Ok(partition) => Some(partition),
+        Err(error) => {
+            tracing::error!(
+                core = %shard.core(),
+                topic = %replica.topic.name,
+                partition = %replica.index,
+                %error,
+                "log can't be opened: the partition is not served"
+            );
+            None
+        }
+    }
+}
+
+async fn open(
+    shard: &Shard,
+    image: &MetadataImage,
+    replica: &LocalReplica,
+    budget: &Budget,
 ) -> Result<Partition, LogError> {
     let node = shard.node();
     let name = &replica.topic.name;
@@ -184,14 +202,16 @@ fn open(
     };
     let config = Arc::new(topic_config(shard, image, name));
     let path = directory.log_dir.partition_path(name, index);
-    let (log, report) = Log::open(
+    let (log, report) = Log::open_within(
+        budget,
         shard.rt().disk(),
         &path,
         log_config(&config),
         &params,
         shard.tail_pool(),
         shard.rt().wall_ms(),
-    )?;
+    )
+    .await?;
     if report.truncated_bytes > 0 {
         tracing::warn!(
             core = %shard.core(),
@@ -325,28 +345,42 @@ fn reconfigure(shard: &Rc<Shard>, published: &Published) {
     }
 }
 
-/// Starts the coordinators of offsets partitions that are led here now.
-fn elect_coordinators(shard: &Rc<Shard>, leaders: &[LocalReplica]) {
-    for replica in leaders
-        .iter()
-        .filter(|r| &*r.topic.name == CONSUMER_OFFSETS)
-    {
-        let id = key(&replica.topic, replica.index);
+/// Starts the coordinators of offsets partitions that are led here now. Not before the broker
+/// is registered: what it led in its last life ends with the registration, and is given to it
+/// again in a new term.
+fn elect_coordinators(shard: &Rc<Shard>, image: &MetadataImage) {
+    let Some(topic) = image.topics.by_name(CONSUMER_OFFSETS) else {
+        return;
+    };
+    if shard.broker_epoch() < 0 {
+        return;
+    }
+    let led_here = topic
+        .partitions()
+        .filter(|(_, partition)| partition.leader == shard.node().id);
+    for (index, partition) in led_here {
+        let id = key(topic, index);
         if shard.partition(id).is_none() {
             continue;
         }
+        let leader_epoch = partition.leader_epoch;
         let mut coordinators = shard.coordinators.borrow_mut();
-        if replica.is_new_leader_epoch || !coordinators.contains_key(&id.partition) {
-            let log = Rc::new(OffsetsLog::new(shard, id));
-            let started = GroupCoordinator::start(
-                shard.rt().clone(),
-                id.partition,
-                log,
-                Rc::new(shard.node().coordinator.clone()),
-            );
-            if let Some(old) = coordinators.insert(id.partition, started) {
-                old.unload();
-            }
+        let led = coordinators.get(&index);
+        if led.is_some_and(|led| led.leader_epoch >= leader_epoch) {
+            continue;
+        }
+        let coordinator = GroupCoordinator::start(
+            shard.rt().clone(),
+            index,
+            Rc::new(OffsetsLog::new(shard, id)),
+            Rc::new(shard.node().coordinator.clone()),
+        );
+        let led = Led {
+            leader_epoch,
+            coordinator,
+        };
+        if let Some(old) = coordinators.insert(index, led) {
+            old.coordinator.unload();
         }
     }
 }
@@ -366,8 +400,8 @@ fn resign_coordinators(shard: &Shard, image: &MetadataImage) {
         .filter(|index| !led(*index))
         .collect();
     for index in gone {
-        if let Some(coordinator) = coordinators.remove(&index) {
-            coordinator.unload();
+        if let Some(led) = coordinators.remove(&index) {
+            led.coordinator.unload();
         }
     }
 }
@@ -383,8 +417,8 @@ fn forget_offsets(shard: &Rc<Shard>, published: &Published) {
     if deleted.is_empty() {
         return;
     }
-    for coordinator in shard.coordinators.borrow().values() {
-        let coordinator = coordinator.clone();
+    for led in shard.coordinators.borrow().values() {
+        let coordinator = led.coordinator.clone();
         let deleted = deleted.clone();
         shard.rt().spawn(Queue::Background, async move {
             coordinator.on_topics_deleted(&deleted).await;

@@ -35,7 +35,9 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::fetch_session::{Begun, FINAL_EPOCH, FetchOutcome, Session, SessionRequest, Worth};
+use super::fetch_session::{
+    Begun, FINAL_EPOCH, FetchOutcome, Session, SessionRequest, Specs, Worth,
+};
 use crate::base::{CoreId, ErrorCode, Nanos, Rng};
 
 /// A session that was used within this time is evicted only by a more valuable one that
@@ -420,7 +422,7 @@ impl<W> FetchSessions<W> {
         session.go_on(request, now)?;
         if session.is_empty() {
             self.end(id, now, rng);
-            return Ok(Begun::full(Vec::new()));
+            return Ok(Begun::full(Specs::new()));
         }
         let begun = session.begun(id);
         let used = is_guest.then(|| session.use_to_tell(now)).flatten();

@@ -1,11 +1,13 @@
 //! Talking among the tasks of one core: plain cells, no atomics, not `Send`.
 
 mod combine;
+mod lock;
 pub mod mpsc;
 mod notify;
 pub mod oneshot;
 
 pub use combine::{Either, Elapsed, either, or_deadline};
+pub use lock::{Held, Lock};
 pub use mpsc::channel;
 pub use notify::{Notified, Notify};
 pub use oneshot::oneshot;
@@ -65,6 +67,22 @@ mod tests {
         notify.notify_all();
         assert!(poll(&mut waiting).is_ready());
         assert!(poll(notify.notified()).is_pending(), "nobody later");
+    }
+
+    #[test]
+    fn a_lock_has_one_holder() {
+        let lock = Lock::default();
+        let Poll::Ready(held) = poll(Box::pin(lock.lock())) else {
+            panic!("it is free");
+        };
+        let (mut second, mut third) = (Box::pin(lock.lock()), Box::pin(lock.lock()));
+        assert!(poll(&mut second).is_pending() && poll(&mut third).is_pending());
+        drop(held);
+        assert!(poll(&mut third).is_pending());
+        // Its turn goes on to the next.
+        drop(second);
+        assert!(poll(&mut third).is_ready());
+        assert!(poll(Box::pin(lock.lock())).is_ready());
     }
 
     #[test]
