@@ -3,6 +3,7 @@
 
 use std::io;
 
+use bytes::BytesMut;
 use smallvec::SmallVec;
 
 use super::error::{LogError, ReadError};
@@ -95,6 +96,24 @@ impl Log {
                 SmallVec::from_iter([chunk])
             }),
         )
+    }
+
+    /// As [`Log::read`] with `min_one`, in memory.
+    pub fn read_bytes(
+        &mut self,
+        offset: Offset,
+        max_bytes: usize,
+        upper: Offset,
+    ) -> Result<BytesMut, ReadError> {
+        let found = self.read(offset, max_bytes, upper, true)?;
+        let mut bytes = BytesMut::with_capacity(found.bytes);
+        for chunk in &found.chunks {
+            let chunk = chunk
+                .to_bytes()
+                .map_err(LogError::io("reading batches of", self.dir()))?;
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
     }
 
     /// Where the batch that contains `offset` starts; the log's end if there is none.

@@ -5,8 +5,6 @@
 //! Joins may stay parked for minutes, so they never hold a slot of the mesh.
 
 use std::cell::RefCell;
-use std::future::Future;
-use std::pin::Pin;
 use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
@@ -230,10 +228,19 @@ impl CoordinatorLog for OffsetsLog {
     }
 
     fn read(&self, from: Offset, max_bytes: usize) -> LocalFuture<'_, Result<Bytes, ErrorCode>> {
-        let read = self
-            .partition()
-            .and_then(|(_, partition)| partition.borrow_mut().read_whole_batches(from, max_bytes));
-        Box::pin(std::future::ready(read)) as Pin<Box<dyn Future<Output = _> + '_>>
+        Box::pin(async move {
+            let (shard, _) = self.partition()?;
+            let read = || {
+                let (_, partition) = self.partition()?;
+                let read = partition.borrow_mut().read_whole_batches(from, max_bytes);
+                Ok::<_, ErrorCode>(read)
+            };
+            shard.rt().without_waiting(read).await?.map_err(|error| {
+                let partition = self.partition.partition;
+                tracing::error!(%partition, %error, "a log of offsets can't be read");
+                error.error_code()
+            })
+        })
     }
 
     fn max_message_bytes(&self) -> usize {

@@ -58,21 +58,35 @@ pub async fn gather(shard: &Rc<Shard>, fetch: Gather) -> Answers {
     }
 }
 
-/// Reads partitions of this core as they are now.
-pub fn read(shard: &Shard, part: &mut FetchPart) {
-    let FetchPart {
-        read,
-        partitions,
-        answers,
-    } = part;
-    answers.extend(
-        partitions
-            .iter()
-            .map(|asked| match shard.partition(asked.partition) {
-                Some(partition) => partition.borrow_mut().read(asked, read),
-                None => FetchAnswer::refused(asked.slot, ErrorCode::NOT_LEADER_OR_FOLLOWER),
-            }),
-    );
+/// Reads partitions of this core as they are now, fetching from the disk what it takes to
+/// find where a read begins and ends.
+pub async fn read(shard: &Shard, part: &mut FetchPart) {
+    while !read_cached(shard, part) {
+        let asked = part.partitions[part.answers.len()];
+        let read = part.read;
+        let found = shard
+            .rt()
+            .without_waiting(|| read_one(shard, &asked, &read));
+        part.answers.push(found.await);
+    }
+}
+
+/// As [`read`], up to the first partition for which it would have to wait. True when there
+/// was none.
+pub fn read_cached(shard: &Shard, part: &mut FetchPart) -> bool {
+    while let Some(asked) = part.partitions.get(part.answers.len()) {
+        let found = shard.rt().if_cached(|| read_one(shard, asked, &part.read));
+        let Some(answer) = found else { return false };
+        part.answers.push(answer);
+    }
+    true
+}
+
+fn read_one(shard: &Shard, asked: &FetchPartition, read: &FetchRead) -> FetchAnswer {
+    match shard.partition(asked.partition) {
+        Some(partition) => partition.borrow_mut().read(asked, read),
+        None => FetchAnswer::refused(asked.slot, ErrorCode::NOT_LEADER_OR_FOLLOWER),
+    }
 }
 
 /// Puts another core's operation on the lists of partitions of this core.
@@ -107,7 +121,7 @@ async fn read_everywhere(shard: &Rc<Shard>, fetch: &Gather) -> Answers {
     let mut calls: SmallVec<[_; 1]> = SmallVec::new();
     for (core, mut part) in by_owner(shard, fetch) {
         if core == shard.core() {
-            read(shard, &mut part);
+            read(shard, &mut part).await;
             place_all(shard, fetch, &mut answers, part);
         } else {
             calls.push(shard.call(core, ShardRequest::Fetch(part)));

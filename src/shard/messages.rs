@@ -295,6 +295,18 @@ pub enum PartitionCall {
     Summary,
 }
 
+impl PartitionCall {
+    /// Whether it may be made again when it was given up half-way.
+    pub fn changes_nothing(&self) -> bool {
+        match self {
+            PartitionCall::FindOffset { .. }
+            | PartitionCall::EpochEnd { .. }
+            | PartitionCall::Summary => true,
+            PartitionCall::DeleteRecords { .. } => false,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub enum PartitionReply {
     Offset(FoundOffset),

@@ -315,7 +315,7 @@ impl Shard {
         let mut remote = Vec::new();
         for (core, calls) in by_core {
             if core == self.core() {
-                replies.extend(self.answer_partitions(&calls));
+                replies.extend(self.answer_partitions(&calls).await);
             } else {
                 remote.push(self.call(core, ShardRequest::Partitions(calls)));
             }
@@ -382,22 +382,27 @@ impl Shard {
         }
     }
 
-    fn answer_partitions(
+    async fn answer_partitions(
         &self,
         calls: &[(u32, TopicIdPartition, PartitionCall)],
     ) -> Vec<(u32, PartitionReply)> {
-        let mut wakes = Wakes::new();
-        let replies = calls
-            .iter()
-            .map(|(slot, id, call)| {
+        let mut replies = Vec::with_capacity(calls.len());
+        for (slot, id, call) in calls {
+            let answer = || {
+                let mut wakes = Wakes::new();
                 let reply = match self.partition(*id) {
                     Some(partition) => partition.borrow_mut().answer(call, &mut wakes),
                     None => PartitionReply::Refused(ErrorCode::NOT_LEADER_OR_FOLLOWER),
                 };
-                (*slot, reply)
-            })
-            .collect();
-        self.wake_all(wakes);
+                self.wake_all(wakes);
+                reply
+            };
+            let reply = match call.changes_nothing() {
+                true => self.rt.without_waiting(answer).await,
+                false => answer(),
+            };
+            replies.push((*slot, reply));
+        }
         replies
     }
 }
@@ -424,8 +429,15 @@ fn on_request(shard: &Rc<Shard>, request: ShardRequest, slot: ReplySlot<ShardRep
             }
         }
         ShardRequest::Fetch(mut part) => {
-            fetch::read(shard, &mut part);
-            slot.reply(ShardReply::Fetch(part));
+            if fetch::read_cached(shard, &mut part) {
+                slot.reply(ShardReply::Fetch(part));
+            } else {
+                let shard = shard.clone();
+                shard.rt.clone().spawn(Queue::Request, async move {
+                    fetch::read(&shard, &mut part).await;
+                    slot.reply(ShardReply::Fetch(part));
+                });
+            }
         }
         ShardRequest::Watch(part) => {
             fetch::watch(shard, &part);
@@ -440,7 +452,11 @@ fn on_request(shard: &Rc<Shard>, request: ShardRequest, slot: ReplySlot<ShardRep
             slot.reply(ShardReply::Done);
         }
         ShardRequest::Partitions(calls) => {
-            slot.reply(ShardReply::Partitions(shard.answer_partitions(&calls)));
+            let shard = shard.clone();
+            shard.rt.clone().spawn(Queue::Request, async move {
+                let replies = shard.answer_partitions(&calls).await;
+                slot.reply(ShardReply::Partitions(replies));
+            });
         }
         ShardRequest::Long(operation, call) => {
             slot.reply(ShardReply::Done);

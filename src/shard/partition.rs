@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::append_line::{Batch, Line};
@@ -25,7 +25,9 @@ use crate::base::{
     BrokerId, ErrorCode, LeaderEpoch, Millis, Nanos, Offset, PartitionIndex, TopicIdPartition, Uuid,
 };
 use crate::config::{self, TopicConfig};
-use crate::log::{AppendError, AppendInfo, AppendOrigin, FoundTimestamp, Log, LogConfig};
+use crate::log::{
+    AppendError, AppendInfo, AppendOrigin, FoundTimestamp, Log, LogConfig, ReadError,
+};
 use crate::purgatory::watch::{Condition, Progress, Watchers};
 use crate::record::batch::Batches;
 use crate::record::validate::{
@@ -361,26 +363,10 @@ impl Partition {
         &mut self,
         from: Offset,
         max_bytes: usize,
-    ) -> Result<Bytes, ErrorCode> {
+    ) -> Result<Bytes, ReadError> {
         let upper = self.log.log_end_offset();
         let from = from.max(self.log.log_start_offset());
-        let found = self
-            .log
-            .read(from, max_bytes, upper, true)
-            .map_err(|error| error.error_code())?;
-        let mut bytes = BytesMut::with_capacity(found.bytes);
-        for chunk in &found.chunks {
-            let chunk = chunk.to_bytes().map_err(|error| {
-                tracing::error!(
-                    topic = %self.topic,
-                    partition = %self.id.partition,
-                    %error,
-                    "a log can't be read"
-                );
-                ErrorCode::KAFKA_STORAGE_ERROR
-            })?;
-            bytes.extend_from_slice(&chunk);
-        }
+        let mut bytes = self.log.read_bytes(from, max_bytes, upper)?;
         let mut whole = Batches::new(&bytes);
         while let Some(Ok(_)) = whole.next() {}
         let end = whole.position();
