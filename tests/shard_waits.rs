@@ -116,6 +116,7 @@ fn part_of(rt: &Rt, index: i32, records: &[u8]) -> ProducePart {
             slot: 0,
             partition: partition(index),
             records: BytesMut::from(records),
+            buffer_bytes: records.len(),
         }]
         .into_iter()
         .collect(),

@@ -45,6 +45,7 @@ pub async fn handle(shard: Rc<Shard>, request: Request) -> Reply {
         context,
         body,
         traffic,
+        ..
     } = request;
     let (asked, session) = match decode(&shard, &context, &body) {
         Ok(decoded) => decoded,

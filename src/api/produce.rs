@@ -42,6 +42,7 @@ pub async fn handle(shard: Rc<Shard>, request: Request) -> Reply {
     let Request {
         context,
         mut body,
+        buffer_bytes,
         traffic,
     } = request;
     let plan = match Plan::of(&shard, &context, &body) {
@@ -65,6 +66,7 @@ pub async fn handle(shard: Rc<Shard>, request: Request) -> Reply {
                     slot,
                     partition,
                     records,
+                    buffer_bytes,
                 });
                 // Stands if no core owns the partition.
                 outcomes.push(ProduceOutcome::refused(

@@ -77,7 +77,13 @@ impl Log {
         leader_epoch: LeaderEpoch,
         now_ms: Millis,
     ) -> Result<AppendInfo, AppendError> {
-        self.append_batch(batch.bytes, leader_epoch, AppendOrigin::Client, now_ms)
+        let Validated {
+            bytes,
+            buffer_bytes,
+            ..
+        } = batch;
+        let origin = AppendOrigin::Client;
+        self.append_batch(bytes, buffer_bytes, leader_epoch, origin, now_ms)
     }
 
     /// Appends a batch that this broker has made itself: a coordinator's records, a
@@ -91,12 +97,14 @@ impl Log {
     ) -> Result<AppendInfo, AppendError> {
         let batch = batch.try_into_mut();
         let batch = batch.unwrap_or_else(|shared| BytesMut::from(&shared[..]));
-        self.append_batch(batch, leader_epoch, origin, now_ms)
+        let buffer_bytes = batch.capacity();
+        self.append_batch(batch, buffer_bytes, leader_epoch, origin, now_ms)
     }
 
     fn append_batch(
         &mut self,
         mut bytes: BytesMut,
+        buffer_bytes: usize,
         leader_epoch: LeaderEpoch,
         origin: AppendOrigin,
         now_ms: Millis,
@@ -124,7 +132,7 @@ impl Log {
         if let Verdict::Duplicate(original) = self.producers.check(&header, marker, origin)? {
             return Ok(self.duplicate_info(&original, rolled));
         }
-        self.write(&bytes.freeze(), &headers)?;
+        self.write(&bytes.freeze(), buffer_bytes, &headers)?;
         Ok(AppendInfo {
             first_offset,
             last_offset: header.last_offset(),
@@ -225,7 +233,7 @@ impl Log {
             };
             rolled |= self.maybe_roll(&incoming, now_ms)?;
             let end = at + incoming.bytes as usize;
-            self.write_group(records.slice(at..end), headers)?;
+            self.write_group(records.slice(at..end), records.len(), headers)?;
             at = end;
         }
         // If the log was moved back, its first records have been deleted all the same.
@@ -263,7 +271,12 @@ impl Log {
         })
     }
 
-    fn write_group(&mut self, bytes: Bytes, headers: &[BatchHeader]) -> Result<(), LogError> {
+    fn write_group(
+        &mut self,
+        bytes: Bytes,
+        buffer_bytes: usize,
+        headers: &[BatchHeader],
+    ) -> Result<(), LogError> {
         if headers.is_empty() {
             return Ok(());
         }
@@ -276,11 +289,17 @@ impl Log {
         if epochs_changed {
             self.write_epochs()?;
         }
-        self.write(&bytes, headers)
+        self.write(&bytes, buffer_bytes, headers)
     }
 
-    /// Writes batches to the active segment and takes them in everywhere.
-    fn write(&mut self, bytes: &Bytes, headers: &[BatchHeader]) -> Result<(), LogError> {
+    /// Writes batches, which lie in a buffer of that size, to the active segment and takes
+    /// them in everywhere.
+    fn write(
+        &mut self,
+        bytes: &Bytes,
+        buffer_bytes: usize,
+        headers: &[BatchHeader],
+    ) -> Result<(), LogError> {
         let disk = self.disk.clone();
         let interval = self.config.index_interval_bytes;
         let segment_base_offset = self.active().base_offset();
@@ -297,7 +316,7 @@ impl Log {
             segment_base_offset,
             position,
         };
-        self.tail.push(extent, bytes.clone());
+        self.tail.push(extent, bytes.clone(), buffer_bytes);
         self.invariants();
         Ok(())
     }

@@ -11,10 +11,12 @@
 //! ```
 //! Small batches are copied, or each would pin the receive buffer that it came in: they
 //! collect in a slab of the log, and a read seals what has come since the last read into
-//! one run, hence one chunk. Large batches are runs of their own.
+//! one run, hence one chunk. Large batches are runs of their own: in the buffer that they
+//! came in, which then counts whole, or copied where that is over twice as large.
 //!
 //! Invariants: runs of a log are in order of offset and position, each within one
-//! segment; the pool holds at most `bytes_max` bytes plus one append.
+//! segment; what the pool keeps from being freed is at most `bytes_max` bytes plus one
+//! append.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -91,8 +93,9 @@ struct Run {
     sequence: u64,
     extent: Extent,
     bytes: Bytes,
-    /// Whether the bytes lie in a slab, which is accounted for as a whole.
-    in_slab: bool,
+    /// Memory that the run alone keeps from being freed: none in a slab, which is accounted
+    /// for as a whole.
+    held: usize,
 }
 
 /// Batches at the start of the slab that no read has asked for.
@@ -121,20 +124,25 @@ impl TailPool {
         }
     }
 
-    /// Memory held, slabs counted whole.
+    /// Memory that is kept from being freed: slabs and other buffers, whole.
     pub fn bytes(&self) -> usize {
         self.0.borrow().bytes
     }
 }
 
 impl TailCache {
-    /// Takes in what has just been written at the end of the log.
-    pub fn push(&self, extent: Extent, bytes: Bytes) {
+    /// Takes in what has just been written at the end of the log. It lies in a buffer of
+    /// `buffer_bytes`, with others perhaps.
+    pub fn push(&self, extent: Extent, bytes: Bytes, buffer_bytes: usize) {
         let pool = &mut *self.pool.borrow_mut();
-        if bytes.len() >= COPY_BELOW_BYTES {
-            pool.push_whole(self.log, extent, bytes);
-        } else {
+        let len = bytes.len();
+        if len < COPY_BELOW_BYTES {
             pool.push_copy(self.log, extent, &bytes);
+        } else if buffer_bytes > 2 * len {
+            pool.push_whole(self.log, extent, Bytes::copy_from_slice(&bytes), len);
+        } else {
+            // Two such batches at most share a buffer, which then counts twice.
+            pool.push_whole(self.log, extent, bytes, buffer_bytes.max(len));
         }
         pool.evict();
     }
@@ -203,16 +211,16 @@ impl Drop for TailCache {
 }
 
 impl Pool {
-    fn push_whole(&mut self, log: usize, extent: Extent, bytes: Bytes) {
+    fn push_whole(&mut self, log: usize, extent: Extent, bytes: Bytes, held: usize) {
         let sequence = self.begin_run(log);
         let log = &mut self.logs[log];
         log.seal();
-        self.bytes += bytes.len();
+        self.bytes += held;
         log.runs.push_back(Run {
             sequence,
             extent,
             bytes,
-            in_slab: false,
+            held,
         });
     }
 
@@ -300,7 +308,7 @@ impl Log {
                 sequence: open.sequence,
                 extent: open.extent,
                 bytes: self.slab.split().freeze(),
-                in_slab: true,
+                held: 0,
             });
         }
     }
@@ -321,7 +329,7 @@ impl Log {
         let Some(run) = self.runs.pop_front_if(|run| run.sequence == sequence) else {
             return 0;
         };
-        let mut freed = if run.in_slab { 0 } else { run.bytes.len() };
+        let mut freed = run.held;
         while let Some((_, bytes)) = self.filled.pop_front_if(|(last, _)| *last <= sequence) {
             freed += bytes;
         }
@@ -334,8 +342,7 @@ impl Log {
     }
 
     fn bytes(&self) -> usize {
-        let whole = self.runs.iter().filter(|run| !run.in_slab);
-        let whole: usize = whole.map(|run| run.bytes.len()).sum();
+        let whole: usize = self.runs.iter().map(|run| run.held).sum();
         let filled: usize = self.filled.iter().map(|(_, bytes)| bytes).sum();
         whole + filled + self.slab_bytes
     }
@@ -373,8 +380,27 @@ mod tests {
                 position: self.file.len() as u32,
             };
             self.file.extend_from_slice(&batch);
-            self.cache.push(extent, batch.into());
+            let buffer_bytes = batch.capacity();
+            self.cache.push(extent, batch.into(), buffer_bytes);
             self.next += 2;
+        }
+
+        /// As a slice of a larger buffer, such as a frame with other batches.
+        fn append_within(&mut self, size: usize, buffer_bytes: usize) -> Bytes {
+            let batch = batch_of_size(self.next, 2, size);
+            let extent = Extent {
+                base_offset: Offset(self.next),
+                next_offset: Offset(self.next + 2),
+                segment_base_offset: Offset(self.segment),
+                position: self.file.len() as u32,
+            };
+            self.file.extend_from_slice(&batch);
+            let mut buffer = BytesMut::with_capacity(buffer_bytes);
+            buffer.extend_from_slice(&batch);
+            let bytes = buffer.freeze();
+            self.cache.push(extent, bytes.clone(), buffer_bytes);
+            self.next += 2;
+            bytes
         }
 
         /// What is read from `offset` on is what the file holds there.
@@ -432,6 +458,29 @@ mod tests {
         drop(logs);
         assert_eq!(pool.bytes(), 0);
         assert!(pool.0.borrow().order.len() < 1_000);
+    }
+
+    #[test]
+    fn a_batch_counts_as_much_as_it_keeps_from_being_freed() {
+        let bytes_max = 1 << 20;
+        let pool = TailPool::new(bytes_max);
+        let mut log = Model::new(&pool);
+        let in_its_buffer = log.append_within(20_000, 39_000);
+        assert_eq!(pool.bytes(), 39_000);
+        assert!(!in_its_buffer.is_unique());
+        // Of a buffer that is mostly something else, only a copy of the batch is kept.
+        let copied = log.append_within(20_000, 10 << 20);
+        assert_eq!(pool.bytes(), 39_000 + copied.len());
+        assert!(copied.is_unique());
+        assert!(log.check(0, usize::MAX) && log.check(2, usize::MAX));
+        for _ in 0..200 {
+            log.append_within(20_000, 39_000);
+            assert!(pool.bytes() <= bytes_max);
+        }
+        assert!(in_its_buffer.is_unique(), "it was evicted");
+        assert!(pool.bytes() > bytes_max - 39_000);
+        log.cache.clear();
+        assert_eq!(pool.bytes(), 0);
     }
 
     #[test]

@@ -91,6 +91,8 @@ pub struct ValidationRules<'a> {
 pub struct Validated {
     /// One whole batch: the bytes given, or new ones when it was rewritten.
     pub bytes: BytesMut,
+    /// Size of the buffer that they lie in, as far as it is known here: others may share it.
+    pub buffer_bytes: usize,
     pub record_count: i32,
     pub last_offset_delta: i32,
     /// -1 if no record has a timestamp.
@@ -416,6 +418,7 @@ impl<'r> Validation<'r> {
             timestamp_type: self.rules.timestamp_type,
             log_append_time,
             rewritten: is_rewritten,
+            buffer_bytes: batch.capacity(),
             bytes: batch,
         }
     }
@@ -685,8 +688,7 @@ impl RecordErrors {
 
 #[cfg(test)]
 mod tests {
-    use super::super::batch::set_max_timestamp;
-    use super::super::{BatchBuilder, BatchParams};
+    use super::super::{BatchBuilder, BatchParams, set_max_timestamp};
     use super::*;
 
     const NOW: Millis = 1_700_000_000_000;

@@ -31,6 +31,8 @@ pub struct Batch {
     /// Position in the request.
     pub slot: u32,
     pub records: BytesMut,
+    /// Size of the receive buffer that they lie in.
+    pub buffer_bytes: usize,
     pub acks: i16,
     pub version: i16,
 }
@@ -132,7 +134,7 @@ async fn append(
         let mut partition = partition.borrow_mut();
         // It may have lost its leader, or its replicas, meanwhile.
         partition.admit(&batch)?;
-        partition.append_validated(slot, validated, now_ms, &mut wakes)
+        partition.append_validated(&batch, validated, now_ms, &mut wakes)
     };
     shard.wake_all(wakes);
     attempt

@@ -116,6 +116,10 @@ pub struct Connection {
     peer: processor::Peer,
     admission: Admission,
     received: BytesMut,
+    /// Size of the buffer in which `received` lies, with frames that were split off it; and
+    /// how much of it `received` had when that was noted.
+    buffer_bytes: usize,
+    room: usize,
     /// For what was received and isn't answered yet.
     charge: Charge,
     pipeline: Pipeline,
@@ -200,6 +204,8 @@ impl Connection {
             shard,
             stream,
             counted,
+            buffer_bytes: received.capacity(),
+            room: received.capacity(),
             received,
             pipeline: Pipeline::default(),
             out: SendQueue::new(),
@@ -237,6 +243,7 @@ impl Connection {
                 Ok(Event::Received(Ok(count))) => {
                     self.charge.add(count, self.request_bytes());
                     self.holds_buffers = true;
+                    self.note_buffer();
                 }
                 Ok(Event::Sent(Err(error)) | Event::Received(Err(error))) => {
                     return End::Closed(error.into());
@@ -255,7 +262,8 @@ impl Connection {
                 return Ok(());
             };
             self.charge.request(SIZE_BYTES + frame.len());
-            let started = processor::start(&self.shard, &self.peer, &self.traffic, frame)
+            let (peer, traffic) = (&self.peer, &self.traffic);
+            let started = processor::start(&self.shard, peer, traffic, frame, self.buffer_bytes)
                 .map_err(|refusal| Closed::Refused(refusal.to_string()))?;
             self.pipeline.start(started);
             self.turn += 1;
@@ -331,7 +339,19 @@ impl Connection {
             return Ok(None);
         }
         self.received.advance(SIZE_BYTES);
-        Ok(Some(self.received.split_to(len)))
+        let frame = self.received.split_to(len);
+        self.room = self.received.capacity();
+        Ok(Some(frame))
+    }
+
+    /// Notices a new buffer, or an old one that is used anew from its start: there is more
+    /// room than before.
+    fn note_buffer(&mut self) {
+        let room = self.received.capacity();
+        if room > self.room {
+            self.buffer_bytes = room;
+        }
+        self.room = room;
     }
 
     /// Makes room for the rest of a frame that has begun, but no more than as much again as
@@ -350,6 +370,7 @@ impl Connection {
             .clamp(RECEIVE_BYTES_MIN, RECEIVE_BYTES_MAX);
         if have > 0 {
             self.received.reserve(room);
+            self.note_buffer();
         }
         missing.min(room)
     }
@@ -440,6 +461,7 @@ impl Connection {
     fn release_buffers(&mut self) {
         self.holds_buffers = false;
         self.received = BytesMut::new();
+        (self.buffer_bytes, self.room) = (0, 0);
         self.out = SendQueue::new();
         self.pipeline.release_memory();
         self.charge.release_memory();

@@ -145,6 +145,8 @@ pub struct ProducePartition {
     pub slot: u32,
     pub partition: TopicIdPartition,
     pub records: BytesMut,
+    /// Size of the receive buffer that they lie in.
+    pub buffer_bytes: usize,
 }
 
 /// What became of one partition of a produce.

@@ -211,10 +211,11 @@ impl Partition {
             Ok(None) => return Err(batch),
             Err(rejected) => Err(rejected),
         };
-        let Batch { mut records, .. } = batch;
-        records.truncate(size);
+        let mut batch = batch;
+        batch.records.truncate(size);
+        let records = std::mem::take(&mut batch.records);
         let validated = validation.map(|validation| validation.finish(records));
-        Ok(self.append_validated(slot, validated, now_ms, wakes))
+        Ok(self.append_validated(&batch, validated, now_ms, wakes))
     }
 
     /// Whether a batch may be appended now, as far as this partition goes.
@@ -232,17 +233,22 @@ impl Partition {
         Ok(())
     }
 
-    /// Appends a batch that was admitted, or says why it was rejected. Returns the outcome
-    /// and the high watermark that acknowledges it with acks=all.
+    /// Appends a batch that was admitted and validated, or says why it was rejected. Its
+    /// records have gone from `batch`.
     pub fn append_validated(
         &mut self,
-        slot: u32,
+        batch: &Batch,
         validated: Result<Validated, Rejected>,
         now_ms: Millis,
         wakes: &mut Wakes,
     ) -> Attempt {
+        let slot = batch.slot;
         let refused = |error| Box::new(ProduceOutcome::refused(slot, error));
-        let validated = validated.map_err(|rejected| Box::new(self.rejected(slot, rejected)))?;
+        let mut validated =
+            validated.map_err(|rejected| Box::new(self.rejected(slot, rejected)))?;
+        if !validated.rewritten {
+            validated.buffer_bytes = validated.buffer_bytes.max(batch.buffer_bytes);
+        }
         if validated.is_transactional {
             // No transaction can be open without a coordinator.
             return Err(refused(ErrorCode::INVALID_TXN_STATE));

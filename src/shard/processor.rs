@@ -59,6 +59,8 @@ pub struct Request {
     pub context: RequestContext,
     /// Everything behind the header; owned, so that batches are patched in place.
     pub body: BytesMut,
+    /// Size of the receive buffer that the body lies in.
+    pub buffer_bytes: usize,
     /// Where to count the records that it writes or reads.
     pub traffic: Rc<Traffic>,
 }
@@ -153,12 +155,13 @@ pub enum Refusal {
     },
 }
 
-/// Hands one frame to its handler.
+/// Hands one frame, in a receive buffer of that size, to its handler.
 pub fn start(
     shard: &Rc<Shard>,
     peer: &Peer,
     traffic: &Rc<Traffic>,
     mut frame: BytesMut,
+    buffer_bytes: usize,
 ) -> Result<Started, Refusal> {
     let (header, body_at) = RequestHeader::decode_borrowed(&frame)?;
     let api = shard
@@ -192,6 +195,7 @@ pub fn start(
     let request = Request {
         context,
         body: frame,
+        buffer_bytes,
         traffic: traffic.clone(),
     };
     Ok(Started {

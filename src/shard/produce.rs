@@ -151,6 +151,7 @@ pub fn append(shard: &Rc<Shard>, part: &mut ProducePart) -> Waiting {
         slot,
         partition: id,
         records,
+        buffer_bytes,
     } in part.partitions.drain(..)
     {
         let Some(partition) = shard.partition(id) else {
@@ -163,6 +164,7 @@ pub fn append(shard: &Rc<Shard>, part: &mut ProducePart) -> Waiting {
         let batch = Batch {
             slot,
             records,
+            buffer_bytes,
             acks: part.acks,
             version: part.version,
         };
