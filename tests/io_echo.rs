@@ -1,5 +1,8 @@
 //! The real runtime over loopback: connections, slow and vanishing peers, large files.
 
+#[path = "support/server.rs"]
+mod server;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
@@ -9,9 +12,9 @@ use bytes::BytesMut;
 use ottla::base::CoreId;
 use ottla::io::local::{Elapsed, or_deadline};
 use ottla::io::{
-    Backend, Chunk, CoreConfig, CoreHandle, ListenOptions, OpenMode, Queue, Rt, SendQueue, Stream,
-    run_core,
+    Backend, Chunk, CoreConfig, ListenOptions, OpenMode, Queue, Rt, SendQueue, Stream, run_core,
 };
+use server::server;
 
 const BACKENDS: [Backend; 2] = [Backend::Ring, Backend::Bare];
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -33,32 +36,6 @@ async fn echo(stream: Stream) {
             return;
         }
     }
-}
-
-/// A core that serves every connection by `serve` until it is stopped; it returns how
-/// many tasks were unfinished then.
-fn server<F>(config: CoreConfig, options: ListenOptions, serve: F) -> (CoreHandle<u64>, SocketAddr)
-where
-    F: AsyncFn(Rt, Stream) + Clone + Send + 'static,
-{
-    let (tell, told) = mpsc::channel();
-    let handle = run_core(config, move |rt| async move {
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let listener = rt.listen_with(any, &options).unwrap();
-        tell.send(listener.local_addr()).unwrap();
-        let acceptor = rt.clone();
-        rt.spawn(Queue::Request, async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let (rt, serve) = (acceptor.clone(), serve.clone());
-                acceptor.spawn(Queue::Request, async move { serve(rt, stream).await });
-            }
-        });
-        rt.stopping().await;
-        rt.stats().tasks
-    })
-    .unwrap();
-    (handle, told.recv_timeout(PATIENCE).unwrap())
 }
 
 fn connect(to: SocketAddr) -> TcpStream {
@@ -111,7 +88,7 @@ fn echoes_on_64_connections() {
         }
         core.stopper().stop();
         // 64 connections, the acceptor and main.
-        assert_eq!(core.join(), 66);
+        assert_eq!(core.join().tasks, 66);
         for mut stream in streams {
             assert_eq!(stream.read(&mut [0]).unwrap(), 0, "the core's end closes");
         }
@@ -263,7 +240,7 @@ fn aborted_and_half_open_connections_end_their_tasks() {
         }
         assert!((1..=41).contains(&seen), "{seen}");
         core.stopper().stop();
-        assert_eq!(core.join(), 2, "only main and the acceptor are left");
+        assert_eq!(core.join().tasks, 2, "only main and the acceptor are left");
     }
 }
 
@@ -358,7 +335,7 @@ fn a_stream_dropped_while_it_waits_closes_the_connection() {
         stream.read_to_end(&mut received).unwrap();
         assert!(received.len() < 16 << 20);
         core.stopper().stop();
-        assert_eq!(core.join(), 2);
+        assert_eq!(core.join().tasks, 2);
     }
 }
 

@@ -1,6 +1,9 @@
 //! How file ranges leave: every path gives the same bytes, to slow receivers and to many,
 //! and a path's few pipes and buffers serve all connections, whatever becomes of some.
 
+#[path = "support/server.rs"]
+mod server;
+
 use std::future::{Future, poll_fn};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,8 +15,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use ottla::base::CoreId;
 use ottla::io::{
-    Chunk, CoreConfig, CoreHandle, FetchPath, IoStats, ListenOptions, OpenMode, Queue, Rt,
-    SendQueue, Stream, run_core,
+    Chunk, CoreConfig, CoreHandle, FetchPath, IoStats, ListenOptions, OpenMode, Rt, SendQueue,
+    Stream, run_core,
 };
 
 const PATHS: [FetchPath; 4] = [
@@ -85,35 +88,18 @@ fn evict(path: &Path) {
 
 /// A core that sends the script on every connection once a byte has come, until it is
 /// stopped; then it returns its counters.
-fn server(fetch_path: FetchPath, script: Script) -> (CoreHandle<IoStats>, SocketAddr) {
-    let (tell, told) = mpsc::channel();
+fn sender(fetch_path: FetchPath, script: Script) -> (CoreHandle<IoStats>, SocketAddr) {
     let config = CoreConfig {
         fetch_path,
         ..CoreConfig::new(CoreId(0))
     };
-    let handle = run_core(config, move |rt| async move {
-        let options = ListenOptions {
-            send_buffer_bytes: Some(32 << 10),
-            ..ListenOptions::default()
-        };
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let listener = rt.listen_with(any, &options).unwrap();
-        tell.send(listener.local_addr()).unwrap();
-        let acceptor = rt.clone();
-        rt.spawn(Queue::Request, async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let (rt, script) = (acceptor.clone(), script.clone());
-                acceptor.spawn(Queue::Request, async move {
-                    serve(&rt, &stream, &script).await;
-                });
-            }
-        });
-        rt.stopping().await;
-        rt.stats()
+    let options = ListenOptions {
+        send_buffer_bytes: Some(32 << 10),
+        ..ListenOptions::default()
+    };
+    server::server(config, options, async move |rt: Rt, stream: Stream| {
+        serve(&rt, &stream, &script).await;
     })
-    .unwrap();
-    (handle, told.recv_timeout(PATIENCE).unwrap())
 }
 
 async fn serve(rt: &Rt, stream: &Stream, script: &Script) {
@@ -174,7 +160,7 @@ fn all_paths_give_a_slow_receiver_the_same_bytes() {
             if cold {
                 evict(&script.path);
             }
-            let (core, at) = server(fetch_path, script.clone());
+            let (core, at) = sender(fetch_path, script.clone());
             let mut stream = connect(at, Some(4 << 10));
             stream.write_all(&[1]).unwrap();
             let mut got = Vec::new();
@@ -231,7 +217,7 @@ fn a_thousand_readers_share_the_pipes_of_one_core() {
     };
     let expected = script.expected(&contents);
     for fetch_path in [FetchPath::Splice, FetchPath::Memory] {
-        let (core, at) = server(fetch_path, script.clone());
+        let (core, at) = sender(fetch_path, script.clone());
         let mut readers: Vec<TcpStream> =
             (0..READERS).map(|_| connect(at, Some(4 << 10))).collect();
         for reader in &mut readers {
@@ -263,7 +249,7 @@ fn a_connection_that_ends_amid_a_splice_spoils_nothing_for_the_next() {
     };
     let expected = script.expected(&contents);
     for fetch_path in [FetchPath::Splice, FetchPath::Memory, FetchPath::Auto] {
-        let (core, at) = server(fetch_path, script.clone());
+        let (core, at) = sender(fetch_path, script.clone());
         for round in 0..100usize {
             let mut stream = connect(at, None);
             stream.write_all(&[1]).unwrap();
@@ -353,7 +339,7 @@ fn a_truncated_file_ends_the_connection_on_every_path() {
         pieces: vec![(vec![b'h'; 10], 50_000, 50_001)],
     };
     for fetch_path in PATHS {
-        let (core, at) = server(fetch_path, script.clone());
+        let (core, at) = sender(fetch_path, script.clone());
         let mut stream = connect(at, None);
         stream.write_all(&[1]).unwrap();
         let mut got = Vec::new();
@@ -377,7 +363,7 @@ fn no_descriptor_outlives_its_core() {
         path: path.clone(),
         pieces: vec![(Vec::new(), 0, 3_000_000)],
     };
-    let (core, at) = server(FetchPath::Splice, script);
+    let (core, at) = sender(FetchPath::Splice, script);
     let mut stream = connect(at, Some(4 << 10));
     stream.write_all(&[1]).unwrap();
     let mut some = [0; 1_000];

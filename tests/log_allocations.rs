@@ -3,18 +3,18 @@
 
 #[path = "support/allocations.rs"]
 mod allocations;
+#[path = "support/rules.rs"]
+mod rules;
 
 use std::rc::Rc;
 
 use allocations::allocations;
 use bytes::BytesMut;
-use ottla::base::{LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId};
+use ottla::base::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
 use ottla::io::RealDisk;
 use ottla::log::{Log, LogConfig, OpenParams, TailPool};
-use ottla::record::{
-    BatchBuilder, BatchParams, Origin, ProducerInfo, TargetCompression, TimestampType, Validated,
-    ValidationRules, validate,
-};
+use ottla::record::{BatchBuilder, BatchParams, ProducerInfo, Validated, validate};
+use rules::rules;
 
 const NOW: i64 = 1_700_000_000_000;
 
@@ -28,23 +28,10 @@ fn validated(sequence: i32, value_len: usize) -> Validated {
         ..BatchParams::default()
     });
     builder.append(NOW, None, Some(&vec![b'v'; value_len]), &[]);
-    let rules = ValidationRules {
-        topic: "t",
-        partition: PartitionIndex(0),
-        now_ms: NOW,
-        max_message_bytes: 1 << 20,
-        compression_type: TargetCompression::Producer,
-        timestamp_type: TimestampType::CreateTime,
-        before_max_ms: i64::MAX,
-        after_max_ms: i64::MAX,
-        compacted: false,
-        origin: Origin::Client,
-        produce_version: 11,
-    };
     // As a slice of a received frame is: shared already.
     let mut frame = BytesMut::from(&builder.finish()[..]);
     let batch = frame.split();
-    validate(batch, &rules).unwrap()
+    validate(batch, &rules(NOW)).unwrap()
 }
 
 #[test]

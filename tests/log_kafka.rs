@@ -6,6 +6,9 @@
 //! Runs when `OTTLA_KAFKA_CLASSPATH` is set, as `scripts/test` does. `OTTLA_LOG_SEED`
 //! repeats one script.
 
+#[path = "support/rules.rs"]
+mod rules;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -14,7 +17,7 @@ use std::process::{Command, Stdio};
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
-use ottla::base::{LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, Rng, Uuid};
+use ottla::base::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Rng, Uuid};
 use ottla::io::RealDisk;
 use ottla::log::dump::{self, DumpOptions};
 use ottla::log::{
@@ -22,9 +25,9 @@ use ottla::log::{
     manager,
 };
 use ottla::record::{
-    BatchBuilder, BatchParams, CompressionType, EndTxnMarker, Origin, ProducerInfo,
-    TargetCompression, TimestampType, ValidationRules, validate,
+    BatchBuilder, BatchParams, CompressionType, EndTxnMarker, ProducerInfo, validate,
 };
+use rules::rules;
 
 const NOW: i64 = 1_700_000_000_000;
 const TOPIC_ID: Uuid = Uuid([7; 16]);
@@ -191,20 +194,7 @@ impl Script {
     /// Appends as a client; true if that worked.
     fn lead(&mut self, batch: &Bytes) -> bool {
         let epoch = LeaderEpoch(self.epoch);
-        let rules = ValidationRules {
-            topic: "t",
-            partition: PartitionIndex(0),
-            now_ms: NOW,
-            max_message_bytes: 1 << 20,
-            compression_type: TargetCompression::Producer,
-            timestamp_type: TimestampType::CreateTime,
-            before_max_ms: i64::MAX,
-            after_max_ms: HOUR_MS,
-            compacted: false,
-            origin: Origin::Client,
-            produce_version: 11,
-        };
-        let validated = validate(BytesMut::from(&batch[..]), &rules).unwrap();
+        let validated = validate(BytesMut::from(&batch[..]), &rules(NOW)).unwrap();
         let appended = self.log.append_as_leader(validated, epoch, NOW);
         self.say(format!("leader {epoch} {}", hex(batch)), told(&appended));
         appended.is_ok()

@@ -1,6 +1,9 @@
 //! Random operations on a log, compared after each with a list of batches in memory; and
 //! a log cut or damaged at every byte. `OTTLA_LOG_SEED` repeats one run.
 
+#[path = "support/rules.rs"]
+mod rules;
+
 use std::path::Path;
 use std::rc::Rc;
 
@@ -12,10 +15,8 @@ use ottla::log::{
     AppendError, AppendInfo, FlushScope, Log, LogConfig, OpenParams, ReadError, RecoveryReport,
     TailPool, manager,
 };
-use ottla::record::{
-    BatchBuilder, BatchParams, Origin, ProducerInfo, TargetCompression, TimestampType,
-    ValidationRules, validate,
-};
+use ottla::record::{BatchBuilder, BatchParams, ProducerInfo, validate};
+use rules::rules;
 
 const NOW: i64 = 1_700_000_000_000;
 
@@ -35,20 +36,7 @@ fn open(dir: &Path, params: &OpenParams, pool: &TailPool) -> (Log, RecoveryRepor
 
 /// Sends a batch through the leader's checks.
 fn produce(log: &mut Log, batch: BytesMut, epoch: LeaderEpoch) -> Result<AppendInfo, AppendError> {
-    let rules = ValidationRules {
-        topic: "t",
-        partition: ottla::base::PartitionIndex(0),
-        now_ms: NOW,
-        max_message_bytes: 1 << 20,
-        compression_type: TargetCompression::Producer,
-        timestamp_type: TimestampType::CreateTime,
-        before_max_ms: i64::MAX,
-        after_max_ms: i64::MAX,
-        compacted: false,
-        origin: Origin::Client,
-        produce_version: 11,
-    };
-    let validated = validate(batch, &rules).unwrap();
+    let validated = validate(batch, &rules(NOW)).unwrap();
     log.append_as_leader(validated, epoch, NOW)
 }
 
