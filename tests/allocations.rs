@@ -125,8 +125,11 @@ fn system_calls_each(
     let stats = shards.stop();
     let sum = |count: fn(&IoStats) -> u64| stats.iter().map(count).sum::<u64>() as f64 / requests;
     let enters = sum(|stats| stats.driver.enters);
-    let sends = sum(|stats| stats.send.memory.calls);
-    println!("{what}, {pipelined} in flight: {enters:.3} enters and {sends:.3} sends per request");
+    let sends = sum(|stats| stats.send.memory.calls - stats.send.in_rounds);
+    let together = sum(|stats| stats.send.in_rounds);
+    println!(
+        "{what}, {pipelined} in flight: {enters:.3} enters and {sends:.3} sends per request, {together:.3} sent in rounds"
+    );
     enters + sends
 }
 

@@ -146,19 +146,21 @@ impl BlockedTable {
 
 /// Makes a call, and counts it if it was slow and this thread is a core.
 pub(super) fn watched<T>(directory: &Path, operation: Operation, call: impl FnOnce() -> T) -> T {
-    let Some(table) = TABLE.with_borrow(Clone::clone) else {
-        return call();
-    };
-    let heart = table.bell.heart();
-    heart.enter_operation(operation);
-    let start = real_now();
-    let result = call();
-    let took = real_now().saturating_since(start);
-    heart.leave_operation();
-    if took > BUDGET {
-        table.record(directory, operation, took);
-    }
-    result
+    TABLE.with_borrow(|table| {
+        let Some(table) = table else {
+            return call();
+        };
+        let heart = table.bell.heart();
+        heart.enter_operation(operation);
+        let start = real_now();
+        let result = call();
+        let took = real_now().saturating_since(start);
+        heart.leave_operation();
+        if took > BUDGET {
+            table.record(directory, operation, took);
+        }
+        result
+    })
 }
 
 #[cfg(test)]
