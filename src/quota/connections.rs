@@ -12,10 +12,16 @@
 //!              └─▶ TooManyFromAddress: to be closed; not counted
 //! ```
 //! The asker accepts nothing more on that listener while it waits, so clients queue in the
-//! listener's backlog and are held back rather than turned away.
+//! listener's backlog and are held back rather than turned away. Where brokers came in over
+//! the broker's limit, or it was lowered, [`ConnectionQuotas::next_eviction`] says how many
+//! others are to make room; which, the owner chooses.
+//!
+//! Not here yet: the creation rate of an address, which Kafka keeps with the quotas of
+//! clients (entity `ips`). It would be one more [`Rate`] for `ask` to look at, by address.
 //!
 //! Invariants: `total` is the sum of the listeners' counts and of the addresses' counts;
-//! no address is kept with a count of 0.
+//! no address is kept with a count of 0; `evicting` is at most the number of connections that
+//! may be evicted.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -58,6 +64,8 @@ pub struct ConnectionQuotas<W> {
     rate: Rate,
     listeners: Vec<ListenerState>,
     addresses: HashMap<IpAddr, u32>,
+    /// Connections that were asked to make room and haven't ended.
+    evicting: u32,
     /// In the order in which they asked. One for each accepting core and listener at
     /// most, as askers accept nothing while they wait.
     waiting: VecDeque<Waiting<W>>,
@@ -90,12 +98,14 @@ impl<W> ConnectionQuotas<W> {
                 })
                 .collect(),
             addresses: HashMap::new(),
+            evicting: 0,
             waiting: VecDeque::new(),
             limits,
         }
     }
 
-    /// Other limits, of the same listeners. Connections that are there stay.
+    /// Other limits, of the same listeners. Connections that are there stay, but for those
+    /// over the broker's limit.
     pub fn configure(&mut self, limits: ConnectionLimits) {
         assert_eq!(limits.listeners.len(), self.listeners.len());
         self.rate.set(limits.max_connection_creation_rate);
@@ -124,6 +134,9 @@ impl<W> ConnectionQuotas<W> {
         let address = address.to_canonical();
         self.total -= 1;
         self.listeners[listener].count -= 1;
+        if !self.limits.listeners[listener].is_protected {
+            self.evicting = self.evicting.saturating_sub(1);
+        }
         let count = self
             .addresses
             .get_mut(&address)
@@ -155,6 +168,25 @@ impl<W> ConnectionQuotas<W> {
         self.listeners[listener].count += 1;
         self.total += 1;
         Some((who, Verdict::Admitted))
+    }
+
+    /// Whether one more connection is to make room: the least recently used of listeners
+    /// that aren't protected. True once for each.
+    pub fn next_eviction(&mut self) -> bool {
+        let over = self.total.saturating_sub(self.limits.max_connections);
+        let listeners = self.listeners.iter().zip(&self.limits.listeners);
+        let open: u32 = listeners
+            .filter(|(_, limits)| !limits.is_protected)
+            .map(|(state, _)| state.count)
+            .sum();
+        let evicts = self.evicting < over.min(open);
+        self.evicting += u32::from(evicts);
+        evicts
+    }
+
+    /// None was found that could make room: it may have just ended, or moves.
+    pub fn eviction_failed(&mut self) {
+        self.evicting = self.evicting.saturating_sub(1);
     }
 
     /// When the next turn comes that somebody waits for.
@@ -244,6 +276,37 @@ mod tests {
         limits.max_connections = 3;
         quotas.configure(limits);
         assert_eq!(decided(&mut quotas, NOW), [(3, true)]);
+    }
+
+    #[test]
+    fn where_brokers_come_in_over_the_total_others_make_room() {
+        let mut limits = limits(2);
+        limits.max_connections = 2;
+        limits.listeners[1].is_protected = true;
+        let mut quotas = ConnectionQuotas::new(limits.clone());
+        for (who, listener) in [(0, 0), (1, 0), (2, 1), (3, 1), (4, 1)] {
+            quotas.ask(who, listener, ip(1), NOW);
+        }
+        assert_eq!(decided(&mut quotas, NOW).len(), 5);
+        let evictions = |quotas: &mut ConnectionQuotas<u32>| {
+            std::iter::repeat_with(|| quotas.next_eviction())
+                .take_while(|evicts| *evicts)
+                .count()
+        };
+        assert_eq!(evictions(&mut quotas), 2, "one of three stays over");
+        quotas.eviction_failed();
+        assert_eq!(evictions(&mut quotas), 1);
+        quotas.end(0, ip(1));
+        quotas.end(0, ip(1));
+        assert_eq!(evictions(&mut quotas), 0);
+        quotas.end(1, ip(1));
+        quotas.end(1, ip(1));
+        quotas.ask(5, 0, ip(1), NOW);
+        assert_eq!(decided(&mut quotas, NOW), [(5, true)]);
+        assert_eq!(evictions(&mut quotas), 0);
+        limits.max_connections = 1;
+        quotas.configure(limits);
+        assert_eq!(evictions(&mut quotas), 1, "the limit was lowered");
     }
 
     #[test]

@@ -24,6 +24,7 @@ use bytes::{Buf, BytesMut};
 use tracing::debug;
 
 use super::Shard;
+use super::connections::Seat;
 use super::limits::{Admission, Charge, Ticket};
 use super::load::Counted;
 use super::messages::ShardRequest;
@@ -50,6 +51,8 @@ pub enum Closed {
     ByPeer,
     #[error("idle for too long")]
     Idle,
+    #[error("too many connections, and it was the one not used for longest")]
+    Evicted,
     #[error("the node is stopping")]
     Stopping,
     #[error("a frame of {size} bytes, allowed are 1 to {max}")]
@@ -93,8 +96,11 @@ impl Arrival {
 }
 
 /// Serves a connection until it ends or moves to another core.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async function has room for its argument twice"
+)]
 pub fn serve(mut connection: Connection) -> impl Future<Output = ()> {
-    // An async function would have room for its argument twice.
     async move {
         match connection.run().await {
             End::Closed(reason) => {
@@ -115,6 +121,7 @@ pub struct Connection {
     counted: Counted,
     peer: processor::Peer,
     admission: Admission,
+    seat: Seat,
     received: BytesMut,
     /// Size of the buffer in which `received` lies, with frames that were split off it; and
     /// how much of it `received` had when that was noted.
@@ -147,6 +154,7 @@ enum Event {
     Received(std::io::Result<usize>),
     /// No call to another core stands in line any more.
     Uncongested,
+    Evicted,
     Stopping,
 }
 
@@ -199,6 +207,9 @@ impl Connection {
         let shard = admission.shard().clone();
         Connection {
             peer: processor::Peer::new(stream.peer_addr(), listener),
+            seat: shard
+                .connections()
+                .enter(admission.class(), shard.rt().now()),
             admission,
             charge: Charge::new(&shard, received.len()),
             shard,
@@ -237,10 +248,13 @@ impl Connection {
                 // The replies that were taken made room for it.
                 continue;
             }
+            let unsent = self.out.len_bytes();
             match self.next_event().await {
-                Ok(Event::Finished | Event::Sent(Ok(())) | Event::Uncongested) => {}
+                Ok(Event::Finished | Event::Uncongested) => {}
+                Ok(Event::Sent(Ok(()))) => self.seat.mark_used(self.shard.rt().now()),
                 Ok(Event::Received(Ok(0))) => return End::Closed(Closed::ByPeer),
                 Ok(Event::Received(Ok(count))) => {
+                    self.seat.mark_used(self.shard.rt().now());
                     self.charge.add(count, self.request_bytes());
                     self.holds_buffers = true;
                     self.note_buffer();
@@ -248,8 +262,13 @@ impl Connection {
                 Ok(Event::Sent(Err(error)) | Event::Received(Err(error))) => {
                     return End::Closed(error.into());
                 }
+                Ok(Event::Evicted) => return End::Closed(Closed::Evicted),
                 Ok(Event::Stopping) => return End::Closed(Closed::Stopping),
                 Err(local::Elapsed) if self.could_release() => self.release_buffers(),
+                // A peer that takes a large response slowly isn't idle.
+                Err(local::Elapsed) if self.out.len_bytes() < unsent => {
+                    self.seat.mark_used(self.shard.rt().now());
+                }
                 Err(local::Elapsed) => return End::Closed(Closed::Idle),
             }
         }
@@ -381,7 +400,7 @@ impl Connection {
         let may_receive = self.may_start();
         let missing = if may_receive { self.reserve() } else { 0 };
         let request_bytes = self.request_bytes();
-        let at = self.patience().map(|limit| self.shard.rt().now() + limit);
+        let at = self.patience().map(|limit| self.seat.last_used() + limit);
         let Connection {
             shard,
             stream,
@@ -389,6 +408,7 @@ impl Connection {
             charge,
             pipeline,
             out,
+            seat,
             ..
         } = self;
         let sending = !out.is_empty();
@@ -425,6 +445,9 @@ impl Connection {
             if congested && uncongested.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Event::Uncongested);
             }
+            if seat.poll_evicted(context).is_ready() {
+                return Poll::Ready(Event::Evicted);
+            }
             stopping.as_mut().poll(context).map(|()| Event::Stopping)
         });
         match at {
@@ -433,14 +456,10 @@ impl Connection {
         }
     }
 
-    /// How long to wait for an event; without limit while it is we who keep the peer
-    /// waiting.
+    /// How long after its last use to wait for an event. As in Kafka, a request that is
+    /// being served doesn't keep its connection from being idle: only bytes do.
     fn patience(&self) -> Option<Duration> {
         let network = &self.shard.node().config.network;
-        let ours = !self.pipeline.is_empty() || self.shard.is_congested();
-        if ours && self.out.is_empty() {
-            return None;
-        }
         let limit = u64::try_from(network.connections_max_idle_ms).ok();
         let limit = limit.map(Duration::from_millis);
         match limit {
@@ -475,10 +494,17 @@ impl Connection {
             mut counted,
             peer,
             admission,
+            seat,
             received,
             traffic,
             ..
         } = self;
+        if seat.is_evicted() {
+            debug!(core = %shard.core(), conn = %peer.address, reason = %Closed::Evicted, "connection closed");
+            return;
+        }
+        // From here on it isn't found here any more.
+        drop(seat);
         debug!(core = %shard.core(), conn = %peer.address, %to, "connection moves");
         let stream = match stream.detach().await {
             Ok(stream) => stream,

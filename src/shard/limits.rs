@@ -13,7 +13,9 @@ use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
+use super::connections::Class;
 use super::messages::{LongReply, ShardReply, ShardRequest};
 use super::operation::OperationId;
 use super::{Node, Shard, replicas};
@@ -38,7 +40,13 @@ pub struct Limits {
     timer_runs: Cell<bool>,
     /// Turns have changed.
     turns: Notify,
+    /// A task has connections closed.
+    evictor_runs: Cell<bool>,
 }
+
+/// Between two looks for a connection to close, when none was found: those that move to
+/// another core can't be seen.
+const EVICTION_PAUSE: Duration = Duration::from_millis(10);
 
 struct Quotas {
     broker: ConnectionQuotas<Asker>,
@@ -57,6 +65,7 @@ pub struct Ticket {
     /// Index among the listeners of its kind.
     listener: u16,
     is_controller: bool,
+    is_protected: bool,
     address: IpAddr,
 }
 
@@ -93,6 +102,7 @@ impl Limits {
             }),
             timer_runs: Cell::new(false),
             turns: Notify::new(),
+            evictor_runs: Cell::new(false),
         }
     }
 
@@ -172,7 +182,7 @@ pub fn configure(shard: &Rc<Shard>, image: &MetadataImage) {
     decide(shard);
 }
 
-/// Tells everybody whose wait is over, and sees to the next turn.
+/// Tells everybody whose wait is over, and sees to the next turn and to those over the limit.
 fn decide(shard: &Rc<Shard>) {
     let limits = shard.limits();
     loop {
@@ -187,6 +197,14 @@ fn decide(shard: &Rc<Shard>) {
                 let reply = Box::new(LongReply::Admission(verdict));
                 shard.post(operation.core, ShardRequest::LongDone(operation, reply));
             }
+        }
+    }
+    if !limits.evictor_runs.get() {
+        let first = limits.quotas.borrow_mut().next_eviction();
+        if let Some(first) = first {
+            limits.evictor_runs.set(true);
+            let evicting = evict(shard.clone(), first);
+            shard.rt().spawn(Queue::Request, evicting);
         }
     }
     if limits.quotas.borrow().next_at(shard).is_none() {
@@ -215,7 +233,54 @@ async fn take_turns(shard: Rc<Shard>) {
     limits.timer_runs.set(false);
 }
 
+/// Has the least recently used connections closed while there are too many.
+async fn evict(shard: Rc<Shard>, first: Class) {
+    let quotas = &shard.limits().quotas;
+    let mut next = Some(first);
+    while let Some(class) = next {
+        if !evict_one(&shard, class).await {
+            let is_controller = class == Class::Controller;
+            quotas.borrow_mut().of(is_controller).eviction_failed();
+            let pause = shard.rt().sleep(EVICTION_PAUSE);
+            if let local::Either::First(()) = local::either(shard.rt().stopping(), pause).await {
+                break;
+            }
+        }
+        next = quotas.borrow_mut().next_eviction();
+    }
+    shard.limits().evictor_runs.set(false);
+}
+
+/// Closes the least recently used connection of all cores; false if there was none.
+async fn evict_one(shard: &Shard, class: Class) -> bool {
+    let ask = |core, evict| shard.call(core, ShardRequest::LeastUsed { class, evict });
+    let calls: Vec<_> = (0..shard.node().cores)
+        .map(|core| (CoreId(core), ask(CoreId(core), false)))
+        .collect();
+    let mut oldest = None;
+    for (core, call) in calls {
+        if let Ok(ShardReply::LeastUsed(Some(used))) = call.await
+            && oldest.is_none_or(|(before, _)| used < before)
+        {
+            oldest = Some((used, core));
+        }
+    }
+    let Some((_, core)) = oldest else {
+        return false;
+    };
+    let evicted = ask(core, true).await;
+    matches!(evicted, Ok(ShardReply::LeastUsed(Some(_))))
+}
+
 impl Quotas {
+    /// A class of which one more connection is to make room.
+    fn next_eviction(&mut self) -> Option<Class> {
+        if self.broker.next_eviction() {
+            return Some(Class::Broker);
+        }
+        self.controller.next_eviction().then_some(Class::Controller)
+    }
+
     fn of(&mut self, is_controller: bool) -> &mut ConnectionQuotas<Asker> {
         if is_controller {
             &mut self.controller
@@ -248,6 +313,15 @@ impl Admission {
 
     pub fn shard(&self) -> &Rc<Shard> {
         &self.shard
+    }
+
+    /// Which connections it may have to make room with.
+    pub fn class(&self) -> Class {
+        match self.ticket {
+            Some(ticket) if ticket.is_controller => Class::Controller,
+            Some(ticket) if ticket.is_protected => Class::Protected,
+            _ => Class::Broker,
+        }
     }
 
     /// For a connection that goes to another core: the place stays taken and is to be
@@ -361,6 +435,7 @@ impl Drop for Charge {
 
 fn ticket(node: &Node, listener: &str, address: IpAddr) -> Ticket {
     let listeners = &node.config.listeners;
+    let is_protected = is_protected(node, listener);
     let is_controller = listeners.controller().any(|l| l.name == listener);
     let index = if is_controller {
         listeners.controller().position(|l| l.name == listener)
@@ -372,6 +447,7 @@ fn ticket(node: &Node, listener: &str, address: IpAddr) -> Ticket {
             .and_then(|index| u16::try_from(index).ok())
             .expect("connections come by the listeners of the config"),
         is_controller,
+        is_protected,
         address,
     }
 }
@@ -379,7 +455,6 @@ fn ticket(node: &Node, listener: &str, address: IpAddr) -> Ticket {
 fn connection_limits(node: &Node, layers: &Layers<'_>, is_controller: bool) -> ConnectionLimits {
     let config = DynamicConfig::effective(layers);
     let listeners = &node.config.listeners;
-    let several = listeners.broker().count() > 1;
     let of_kind = listeners
         .all
         .iter()
@@ -395,13 +470,20 @@ fn connection_limits(node: &Node, layers: &Layers<'_>, is_controller: bool) -> C
                 ListenerLimits {
                     max_connections: count(limits.max_connections),
                     max_connection_creation_rate: count(limits.max_connection_creation_rate),
-                    is_protected: several
-                        && !is_controller
-                        && listener.name == listeners.inter_broker_name,
+                    is_protected: is_protected(node, &listener.name),
                 }
             })
             .collect(),
     }
+}
+
+/// Brokers come in by this listener, and clients have another.
+fn is_protected(node: &Node, listener: &str) -> bool {
+    let listeners = &node.config.listeners;
+    listeners.broker().count() > 1
+        && listeners
+            .broker()
+            .any(|l| l.name == listener && l.name == listeners.inter_broker_name)
 }
 
 fn count(value: i32) -> u32 {

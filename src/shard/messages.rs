@@ -16,6 +16,7 @@ use bytes::BytesMut;
 use smallvec::SmallVec;
 
 use super::connection::Arrival;
+use super::connections::Class;
 use super::limits::Ticket;
 use super::operation::OperationId;
 use super::session_table::SessionMessage;
@@ -55,6 +56,12 @@ pub enum ShardRequest {
     Admit(OperationId, Ticket),
     /// A connection that was admitted has ended.
     Ended(Ticket),
+    /// When the core's least recently used connection was last used; with `evict` it is
+    /// closed.
+    LeastUsed {
+        class: Class,
+        evict: bool,
+    },
     /// Memory for requests has come back to the node's pool.
     MemoryFreed,
     /// Opens these listeners; answered when connections are taken.
@@ -77,6 +84,8 @@ pub enum ShardReply {
     Done,
     Partitions(Vec<(u32, PartitionReply)>),
     Controller(Box<ControllerResponse>),
+    /// None when there is none of the class.
+    LeastUsed(Option<Nanos>),
     Listening(std::io::Result<()>),
     Checkpoints(Vec<PartitionCheckpoint>),
 }

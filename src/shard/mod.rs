@@ -11,6 +11,7 @@ pub mod acceptor;
 pub mod append_line;
 pub mod background;
 pub mod connection;
+pub mod connections;
 pub mod coordinators;
 pub mod fetch;
 pub mod fetch_session;
@@ -52,6 +53,7 @@ use crate::quota::memory::RequestMemory;
 use crate::security::{Authorizer, Operation, RequestContext, ResourceType};
 use crate::wire::api_key::ApiKey;
 use crate::wire::messages::AllocateProducerIdsRequest;
+use connections::Connections;
 use coordinators::Led;
 use messages::{
     FetchPart, LongReply, PartitionCall, PartitionReply, ProducePart, Published, ShardReply,
@@ -124,6 +126,7 @@ pub struct Shard {
     spares: Rc<Spares>,
     fetch_parts: Boxes<FetchPart>,
     produce_parts: Boxes<ProducePart>,
+    connections: Connections,
     /// Memory of the tail caches of this core's logs.
     tail_pool: TailPool,
     /// Told when the logs of this core have been closed.
@@ -151,6 +154,7 @@ impl Shard {
             spares: Rc::default(),
             fetch_parts: Boxes::default(),
             produce_parts: Boxes::default(),
+            connections: Connections::default(),
             tail_pool: TailPool::new(TAIL_CACHE_BYTES),
             closed: Notify::new(),
             rt,
@@ -215,6 +219,10 @@ impl Shard {
 
     pub fn spares(&self) -> &Rc<Spares> {
         &self.spares
+    }
+
+    pub fn connections(&self) -> &Connections {
+        &self.connections
     }
 
     pub fn tail_pool(&self) -> &TailPool {
@@ -485,6 +493,10 @@ fn on_request(shard: &Rc<Shard>, request: ShardRequest, slot: ReplySlot<ShardRep
         ShardRequest::Ended(ticket) => {
             limits::end(shard, ticket);
             slot.reply(ShardReply::Done);
+        }
+        ShardRequest::LeastUsed { class, evict } => {
+            let used = shard.connections.least_recently_used(class, evict);
+            slot.reply(ShardReply::LeastUsed(used));
         }
         ShardRequest::MemoryFreed => {
             shard.limits.on_memory_freed();

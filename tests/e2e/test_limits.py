@@ -29,6 +29,25 @@ class Client:
         request = request_bytes("ApiVersions", 0, {}, 1)
         self.socket.sendall(struct.pack(">i", len(request)) + request)
 
+    def is_closed(self) -> bool:
+        self.drain()
+        self.socket.settimeout(0)
+        try:
+            return self.socket.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            return True
+
+    def drain(self) -> None:
+        """Reads what is there of earlier answers."""
+        self.socket.setblocking(False)
+        try:
+            while self.socket.recv(4096):
+                pass
+        except OSError:
+            pass
+
     def outcome(self, timeout: float = 10) -> str:
         """served, closed, or held: neither within the time."""
         self.socket.settimeout(timeout)
@@ -135,6 +154,65 @@ def test_a_listener_has_a_limit_of_its_own(own_broker, client):
     assert client(node).outcome() == "served"
     for one in (*kept, held):
         one.close()
+
+
+def with_other_listener(node, properties: dict[str, str]) -> int:
+    """A second listener for clients, so that the first is the brokers' own; returns its port."""
+    other = free_ports(1)[0]
+    node.overrides |= {
+        "listeners": f"PLAINTEXT://127.0.0.1:{node.port},OTHER://127.0.0.1:{other},CONTROLLER://127.0.0.1:{node.controller_port}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{node.port},OTHER://127.0.0.1:{other}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,OTHER:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        **properties,
+    }
+    return other
+
+
+def test_brokers_come_in_over_the_limit_and_the_least_recently_used_makes_room(own_broker, client):
+    node = own_broker()
+    # One network thread of Apache Kafka: each closes its own least recently used. And it needs some connections itself.
+    limit = 12
+    other = with_other_listener(node, {"max.connections": str(limit), "num.network.threads": "1"})
+    node.start()
+    clients = []
+    for _ in range(limit):
+        # The last one is served when nothing else is left.
+        clients.append(client(node, port=other))
+        assert clients[-1].outcome() == "served"
+
+    def goes_on(one: Client) -> None:
+        one.drain()
+        one.ask()
+        assert one.outcome() == "served"
+    for one in (*clients[2:], clients[0]):
+        goes_on(one)
+    broker = client(node)
+    assert broker.outcome() == "served"
+    clients[1].drain()
+    assert clients[1].outcome() == "closed"
+    goes_on(clients[2])
+    goes_on(clients[0])
+    # The limit is lowered: whoever is over it makes room, but for brokers.
+    alter(node, {"max.connections": str(limit - 3)})
+    # What lowers it is a connection, too, for a moment.
+    made_room = wait_until("three have made room", lambda: (count := sum(one.is_closed() for one in clients[3:])) >= 3 and count)
+    assert made_room <= 4
+    for one in (broker, clients[2], clients[0]):
+        goes_on(one)
+
+
+def test_a_request_that_is_being_served_does_not_keep_its_connection(own_broker, name):
+    """Idle is a connection without bytes, as in Apache Kafka."""
+    node = own_broker({"connections.max.idle.ms": "1000"}).start()
+    with Connection("127.0.0.1", node.port, timeout=20) as waiting:
+        waiting.call("CreateTopics", 2, {"Topics": [{"Name": name, "NumPartitions": 1, "ReplicationFactor": 1}], "timeoutMs": 10000})
+        fetch = {"ReplicaId": -1, "MaxWaitMs": 0, "MinBytes": 1 << 20, "MaxBytes": 1 << 20, "Topics": [
+            {"Topic": name, "Partitions": [{"Partition": 0, "FetchOffset": 0, "PartitionMaxBytes": 1 << 20}]}]}
+        wait_until("there is a leader", lambda: not waiting.call("Fetch", 4, fetch)["Responses"][0]["Partitions"][0]["ErrorCode"])
+        waiting.send("Fetch", 4, fetch | {"MaxWaitMs": 15000})
+        began = time.monotonic()
+        assert waiting.closed_by_peer(14)
+        assert time.monotonic() - began > 0.9
 
 
 def test_over_the_creation_rate_connections_are_delayed(own_broker, client):
