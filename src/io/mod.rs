@@ -59,6 +59,6 @@ pub use rt::{IoStats, Rt, Stopper};
 pub use send_queue::SendQueue;
 pub use timers::Sleep;
 
-pub(crate) use driver::Bell;
+pub(crate) use driver::{Bell, Inbox};
 pub(crate) use executor::{Executor, Host, RunQueues};
 pub(crate) use rt::Poller;

@@ -6,6 +6,7 @@
 //! sentinel  looks four times a second: the same beat for 500 ms, and the core …
 //!             runs                          → tell: a task or a call holds it
 //!             sleeps, but somebody rang     → tell, and ring again: the bell was lost
+//!             sleeps with its inbox full    → tell, and ring: nobody did
 //!             sleeps past its deadline      → tell, and ring: the timeout was lost
 //!             sleeps                        → idle, nothing to tell
 //! ```
@@ -193,6 +194,7 @@ fn look_after_cores(generation: u64) {
 enum Silence {
     Runs,
     LostBell,
+    Unrung,
     Overdue,
 }
 
@@ -239,6 +241,7 @@ impl Watched {
                 match silence {
                     Silence::Runs => "core is held by a task or a call",
                     Silence::LostBell => "core sleeps though it was rung",
+                    Silence::Unrung => "core sleeps with work that nobody rang for",
                     Silence::Overdue => "core sleeps past its deadline",
                 }
             );
@@ -268,6 +271,8 @@ impl Watched {
             Silence::LostBell
         } else if now > deadline {
             Silence::Overdue
+        } else if bell.has_work() {
+            Silence::Unrung
         } else {
             // It may sleep for as long as it likes; the silence begins with the work.
             self.since = now;
@@ -328,9 +333,19 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+    use crate::io::driver::Inbox;
     use crate::io::{Backend, CoreConfig, Poller, Queue, run_core};
 
     const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// What the sentinel sees of a letterbox.
+    struct Flap(Arc<AtomicBool>);
+
+    impl Inbox for Flap {
+        fn has_work(&self, _: CoreId) -> bool {
+            self.0.load(Ordering::SeqCst)
+        }
+    }
 
     /// Work that another thread leaves for a core.
     struct Letterbox {
@@ -356,7 +371,8 @@ mod tests {
 
     #[test]
     fn a_lost_bell_is_told_and_the_core_rung_but_an_idle_core_is_left_alone() {
-        for backend in [Backend::Ring, Backend::Bare] {
+        let ways = [Backend::Ring, Backend::Bare];
+        for (backend, is_rung) in ways.into_iter().flat_map(|b| [(b, true), (b, false)]) {
             let full = Arc::new(AtomicBool::new(false));
             let (emptied, was_emptied) = mpsc::channel();
             let (tell, told) = mpsc::channel();
@@ -382,9 +398,15 @@ mod tests {
                 std::thread::sleep(LOOK_INTERVAL);
             }
             assert_eq!(bell.heart().silences(), 0);
-            // A sender finds the core asleep, and its bell is swallowed.
             full.store(true, Ordering::SeqCst);
-            assert!(bell.sleeper().is_some());
+            let flap: Arc<dyn Inbox> = Arc::new(Flap(full));
+            if is_rung {
+                // A sender finds the core asleep, and its bell is swallowed.
+                assert!(bell.sleeper().is_some());
+            } else {
+                // The sender believes that the core is awake.
+                bell.show_inbox(Arc::downgrade(&flap), CoreId(0));
+            }
             was_emptied.recv_timeout(PATIENCE).unwrap();
             core.stopper().stop();
             let stats = core.join();

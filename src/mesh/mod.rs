@@ -37,7 +37,7 @@ pub use port::Port;
 pub use replies::ReplySlot;
 
 use crate::base::CoreId;
-use crate::io::{Bell, Rt};
+use crate::io::{Bell, Inbox, Rt};
 use ready::Ready;
 use replies::Lane;
 use ring::{Receiver, Sender};
@@ -76,6 +76,12 @@ struct Signals {
     ready: Vec<Ready>,
     /// How to wake the core; empty until it has attached its port.
     bells: Vec<OnceLock<Arc<Bell>>>,
+}
+
+impl Inbox for Signals {
+    fn has_work(&self, core: CoreId) -> bool {
+        self.ready[core.index()].any()
+    }
 }
 
 /// A reply ring is longer than its request ring by this factor, because requests that were
@@ -140,6 +146,8 @@ impl<Q: 'static, R: 'static> PortSeed<Q, R> {
         assert_eq!(self.core, rt.core(), "a port belongs to its core");
         let fresh = self.signals.bells[self.core.index()].set(rt.bell().clone());
         assert!(fresh.is_ok(), "a port is attached once");
+        let signals: Arc<dyn Inbox> = self.signals.clone();
+        rt.bell().show_inbox(Arc::downgrade(&signals), self.core);
         Port::new(rt, self)
     }
 }

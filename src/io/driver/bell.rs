@@ -7,14 +7,20 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{OnceLock, Weak};
 
 use super::sleep::SleepFlag;
 
 use crossbeam_utils::CachePadded;
 
+use crate::base::CoreId;
 use crate::io::sentinel::Heartbeat;
+
+/// What others have left for cores, as far as any thread may see it.
+pub(crate) trait Inbox: Send + Sync {
+    fn has_work(&self, core: CoreId) -> bool;
+}
 
 /// What other threads may know of a core: whether it sleeps, how to wake it, and whether
 /// it was asked to stop.
@@ -29,6 +35,9 @@ pub struct Bell {
     stop: AtomicBool,
     /// Wakes the core for a stop from a thread without a ring; a simulated core needs none.
     stop_event: Option<OwnedFd>,
+    /// For the sentinel: whether a core that sleeps should have been rung. Weak, for senders
+    /// know the bells and the inbox theirs.
+    inbox: OnceLock<(Weak<dyn Inbox>, CoreId)>,
     /// Written each turn, so not beside what the senders read.
     heart: CachePadded<Heartbeat>,
 }
@@ -49,6 +58,7 @@ impl Bell {
             ring_kept: OnceLock::new(),
             stop: AtomicBool::new(false),
             stop_event: Some(stop_event),
+            inbox: OnceLock::new(),
             heart: CachePadded::new(Heartbeat::new()),
         })
     }
@@ -61,6 +71,7 @@ impl Bell {
             ring_kept: OnceLock::new(),
             stop: AtomicBool::new(false),
             stop_event: None,
+            inbox: OnceLock::new(),
             heart: CachePadded::new(Heartbeat::new()),
         }
     }
@@ -88,6 +99,20 @@ impl Bell {
     /// Whether the core sleeps and nobody has rung since.
     pub(in crate::io) fn is_sleeping(&self) -> bool {
         self.sleeping.is_set()
+    }
+
+    /// Shows the sentinel what others leave for the core, which has this number there; once.
+    pub(crate) fn show_inbox(&self, inbox: Weak<dyn Inbox>, core: CoreId) {
+        let fresh = self.inbox.set((inbox, core));
+        assert!(fresh.is_ok(), "a core has one inbox");
+    }
+
+    /// Whether others have left something that the core hasn't taken.
+    pub(in crate::io) fn has_work(&self) -> bool {
+        self.inbox.get().is_some_and(|(inbox, core)| {
+            let inbox = inbox.upgrade();
+            inbox.is_some_and(|inbox| inbox.has_work(*core))
+        })
     }
 
     /// The core's ring, while there is one.

@@ -41,6 +41,7 @@ use std::time::Duration;
 use io_uring::{EnterFlags, IoUring, Probe, cqueue, opcode, squeue, types};
 
 pub use bell::Bell;
+pub(crate) use bell::Inbox;
 use buffers::{BufferId, Buffers};
 pub(in crate::io) use ops::Keep;
 use ops::{OpId, OpState, Ops};
