@@ -4,7 +4,7 @@
 //! ```text
 //! core      beats once a turn; before it sleeps it says so, and until when at most
 //! sentinel  looks four times a second: the same beat for 500 ms, and the core …
-//!             runs                          → tell: a task or a call holds it
+//!             runs, and not for want of CPU → tell: a task or a call holds it
 //!             sleeps, but somebody rang     → tell, and ring again: the bell was lost
 //!             sleeps with its inbox full    → tell, and ring: nobody did
 //!             sleeps past its deadline      → tell, and ring: the timeout was lost
@@ -38,6 +38,9 @@ const SILENCE_MAX: Duration = Duration::from_millis(500);
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// So many looks must have found the same beat.
 const LOOKS_MIN: u32 = 3;
+/// CPU time between the first of them and the last of a task that holds its core. Less is a
+/// core that waits for a CPU: the machine is busy, not the core.
+const HELD_MIN: Duration = Duration::from_millis(250);
 
 /// What a core says of itself, for the sentinel alone.
 #[derive(Debug)]
@@ -205,6 +208,8 @@ struct Watched {
     beat: u64,
     since: Nanos,
     looks: u32,
+    /// CPU time of the core's thread at the first of them.
+    worked_before: Duration,
     told: bool,
 }
 
@@ -216,6 +221,7 @@ impl Watched {
             beat: 0,
             since: real_now(),
             looks: 0,
+            worked_before: Duration::ZERO,
             told: false,
         }
     }
@@ -235,7 +241,7 @@ impl Watched {
             tracing::warn!(
                 core = %self.core,
                 silent_ms = now.saturating_since(self.since).as_millis() as u64,
-                thread = %thread_state(heart),
+                thread = %CoreThread::of(heart).state,
                 operation,
                 "{}",
                 match silence {
@@ -264,7 +270,11 @@ impl Watched {
             self.told = false;
         }
         if !heart.parked.load(Ordering::Relaxed) {
-            return self.is_silent(now, self.since).then_some(Silence::Runs);
+            let silent = self.is_silent(now, self.since);
+            if self.looks == 1 {
+                self.worked_before = CoreThread::of(heart).worked;
+            }
+            return (silent && self.is_held(heart)).then_some(Silence::Runs);
         }
         let deadline = Nanos(heart.deadline.load(Ordering::Relaxed));
         let silence = if !bell.is_sleeping() {
@@ -281,7 +291,13 @@ impl Watched {
         };
         let silent = self.is_silent(now, self.since);
         // A thread that waits for a CPU has been woken.
-        (silent && thread_state(heart) != 'R').then_some(silence)
+        (silent && CoreThread::of(heart).state != 'R').then_some(silence)
+    }
+
+    /// Whether a core that runs has worked meanwhile, or waits in a call.
+    fn is_held(&self, heart: &Heartbeat) -> bool {
+        let thread = CoreThread::of(heart);
+        thread.state != 'R' || thread.worked.saturating_sub(self.worked_before) >= HELD_MIN
     }
 
     fn is_silent(&mut self, now: Nanos, since: Nanos) -> bool {
@@ -290,17 +306,44 @@ impl Watched {
     }
 }
 
-/// As `ps` shows it: `R` runs or waits for a CPU, `S` sleeps, `D` waits for a device.
-fn thread_state(heart: &Heartbeat) -> char {
-    let thread = heart.thread.load(Ordering::Relaxed);
-    std::fs::read_to_string(format!("/proc/self/task/{thread}/stat"))
-        .ok()
-        .and_then(|stat| {
-            // The name stands in parentheses and may contain anything.
-            let (_, rest) = stat.rsplit_once(')')?;
-            rest.trim_start().chars().next()
+/// What the system tells of a core's thread.
+struct CoreThread {
+    /// As `ps` shows it: `R` runs or waits for a CPU, `S` sleeps, `D` waits for a device; `?`
+    /// when there is nothing to be learned.
+    state: char,
+    /// CPU time of its whole life.
+    worked: Duration,
+}
+
+impl CoreThread {
+    fn of(heart: &Heartbeat) -> CoreThread {
+        let thread = heart.thread.load(Ordering::Relaxed);
+        std::fs::read_to_string(format!("/proc/self/task/{thread}/stat"))
+            .ok()
+            .and_then(|stat| CoreThread::parse(&stat))
+            .unwrap_or(CoreThread {
+                state: '?',
+                worked: Duration::ZERO,
+            })
+    }
+
+    /// See proc_pid_stat(5).
+    fn parse(stat: &str) -> Option<CoreThread> {
+        /// Fields between the state and the time in user mode.
+        const BEFORE_TIMES: usize = 10;
+        /// The same on every system, whatever the kernel's own tick.
+        const TICKS_PER_SECOND: u64 = 100;
+        // The name stands in parentheses and may contain anything.
+        let (_, rest) = stat.rsplit_once(')')?;
+        let mut fields = rest.split_ascii_whitespace();
+        let state = fields.next()?.chars().next()?;
+        let user: u64 = fields.nth(BEFORE_TIMES)?.parse().ok()?;
+        let system: u64 = fields.next()?.parse().ok()?;
+        Some(CoreThread {
+            state,
+            worked: Duration::from_millis((user + system) * 1_000 / TICKS_PER_SECOND),
         })
-        .unwrap_or('?')
+    }
 }
 
 /// The sentinel's ring; without it (no memory) it can only tell.
@@ -412,6 +455,25 @@ mod tests {
             let stats = core.join();
             assert_eq!((stats.silences, stats.rescues), (1, 1));
         }
+    }
+
+    #[test]
+    fn a_core_that_waits_for_a_cpu_is_not_held() {
+        let heart = Heartbeat::new();
+        let thread = nix::unistd::gettid().as_raw();
+        heart.thread.store(thread, Ordering::Relaxed);
+        let mut watched = Watched::new(CoreId(0), Arc::new(Bell::without_ring()));
+        watched.worked_before = CoreThread::of(&heart).worked;
+        // It runs, but has worked for no time at all.
+        assert!(!watched.is_held(&heart));
+        let until = real_now() + PATIENCE;
+        while !watched.is_held(&heart) && real_now() < until {
+            std::hint::spin_loop();
+        }
+        assert!(watched.is_held(&heart));
+        let stat = "7 (a) b) D 1 2 3 4 5 6 7 8 9 10 150 50 0";
+        let thread = CoreThread::parse(stat).expect("a line of stat");
+        assert_eq!((thread.state, thread.worked), ('D', Duration::from_secs(2)));
     }
 
     #[test]
