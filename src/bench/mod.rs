@@ -5,7 +5,7 @@
 //! ```text
 //! scenario ─┬─ load     a thread a connection: produces from a template on a schedule
 //!           ├─ arrival  a thread a partition: fetches, and times what arrives
-//!           └─ result   counts, histograms and verdict; as JSON with the machine, as text
+//!           └─ result   the JSON of a run, which report and compare read
 //! floor::serve   not a broker: answers the generator, the ceiling that one is measured against
 //! floor::kernel  what the kernel gives, in the same units
 //! ```
@@ -21,12 +21,13 @@ mod client;
 pub mod floor;
 mod load;
 mod machine;
-mod record;
-mod report;
-mod result;
+mod outcome;
+pub mod record;
+pub mod result;
 pub mod scenario;
 mod schedule;
+mod summary;
 mod template;
 
-pub use report::text;
-pub use result::{Outcome, write_json};
+pub use outcome::{Outcome, write_json};
+pub use summary::text;

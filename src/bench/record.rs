@@ -5,10 +5,14 @@
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
+use hdrhistogram::serialization::{Deserializer, Serializer as _, V2DeflateSerializer};
 use serde_json::{Value, json};
+
+use super::result::Latency;
 
 /// Longer latencies are recorded as this.
 const LATENCY_NS_MAX: u64 = 100_000_000_000;
@@ -42,6 +46,37 @@ pub fn summary(values: &Histogram<u64>) -> Value {
         found.insert(name.to_owned(), json!(values.value_at_quantile(quantile)));
     }
     Value::Object(found)
+}
+
+/// The percentiles with the whole histogram, for a result.
+pub fn latency(values: &Histogram<u64>) -> Latency {
+    let at = |quantile| values.value_at_quantile(quantile);
+    Latency {
+        count: values.len(),
+        mean_ns: values.mean().round(),
+        min_ns: values.min(),
+        p50_ns: at(0.5),
+        p90_ns: at(0.9),
+        p99_ns: at(0.99),
+        p99_9_ns: at(0.999),
+        p99_99_ns: at(0.9999),
+        max_ns: values.max(),
+        histogram: encode(values),
+    }
+}
+
+fn encode(values: &Histogram<u64>) -> String {
+    let mut bytes = Vec::new();
+    let written = V2DeflateSerializer::new().serialize(values, &mut bytes);
+    written.expect("a vector takes what is written to it");
+    BASE64.encode(&bytes)
+}
+
+/// The histogram of [`Latency::histogram`].
+pub fn decode(text: &str) -> Result<Histogram<u64>, String> {
+    let bytes = BASE64.decode(text).map_err(|error| error.to_string())?;
+    let found = Deserializer::new().deserialize(&mut &bytes[..]);
+    found.map_err(|error| error.to_string())
 }
 
 /// Writes an interval log, as HdrHistogram's tools read it. `intervals` are seconds from
@@ -88,6 +123,17 @@ mod tests {
         assert!(p50.abs_diff(500_000) <= 500, "{p50}");
         let max = summary["max_ns"].as_u64().unwrap();
         assert!(max.abs_diff(1_000_000) <= 1000, "{max}");
+    }
+
+    #[test]
+    fn a_latency_holds_its_whole_histogram() {
+        let mut values = histogram();
+        values.record_n(1500, 9).unwrap();
+        values.record(7_000_000).unwrap();
+        let latency = latency(&values);
+        assert_eq!((latency.count, latency.p50_ns), (10, 1500));
+        assert_eq!(decode(&latency.histogram).unwrap(), values);
+        assert!(decode("AAAA").is_err() && decode("!").is_err());
     }
 
     #[test]

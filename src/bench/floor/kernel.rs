@@ -14,7 +14,7 @@ use nix::sys::sendfile::sendfile;
 use serde_json::{Value, json};
 
 use super::super::record::{histogram, summary};
-use super::super::{machine, report};
+use super::super::{machine, summary};
 use super::serve::unnamed_file;
 
 /// Appending begins anew in the file after so many bytes: the page cache, not the disk's
@@ -78,9 +78,9 @@ pub fn to_json(floors: &[Floor], sizes: Sizes, dir: &Path) -> Value {
 }
 
 pub fn text(floors: &[Floor]) -> String {
-    let mut out = report::heading();
+    let mut out = summary::heading();
     for floor in floors {
-        report::row(&mut out, floor.name, &floor.latency);
+        summary::row(&mut out, floor.name, &floor.latency);
         out.truncate(out.trim_end().len());
         out.push_str(&format!("{:>12.1} MB/s\n", floor.bytes_per_second / 1e6));
     }

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use hdrhistogram::Histogram;
 
+use super::outcome::Outcome;
 use super::record::PERCENTILES;
-use super::result::Outcome;
 
 /// The summary that ends a run.
 pub fn text(outcome: &Outcome) -> String {
