@@ -167,6 +167,7 @@ fn the_kernel_is_measured_in_the_same_units() {
         "append",
         "fdatasync",
         "sendfile",
+        "splice",
         "crc32c",
         "memcpy",
     ];

@@ -10,12 +10,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use nix::fcntl::{OFlag, SpliceFFlags, splice};
 use nix::sys::sendfile::sendfile;
 use serde_json::{Value, json};
 
 use super::super::record::{histogram, summary};
 use super::super::{machine, summary};
-use super::serve::unnamed_file;
+use super::store::unnamed_file;
 
 /// Appending begins anew in the file after so many bytes: the page cache, not the disk's
 /// size, is what is measured.
@@ -52,6 +53,7 @@ pub fn measure(sizes: Sizes, dir: &Path) -> Result<Vec<Floor>, String> {
         named("append", append(batch_bytes, duration, dir, false))?,
         named("fdatasync", append(batch_bytes, duration, dir, true))?,
         named("sendfile", send_file(batch_bytes, duration, dir))?,
+        named("splice", splice_file(batch_bytes, duration, dir))?,
         named("crc32c", crc32c(batch_bytes, duration))?,
         named("memcpy", memcpy(batch_bytes, duration))?,
     ])
@@ -182,6 +184,30 @@ fn send_file(bytes: usize, duration: Duration, dir: &Path) -> io::Result<Floor> 
         while (position as usize) < bytes {
             let left = bytes - position as usize;
             sendfile(&near, &file, Some(&mut position), left)?;
+        }
+        Ok(())
+    });
+    drop(near);
+    let _ = reader.join();
+    floor
+}
+
+/// As [`send_file`], but by way of a pipe, as io_uring's splice goes.
+fn splice_file(bytes: usize, duration: Duration, dir: &Path) -> io::Result<Floor> {
+    let mut file: File = unnamed_file(dir)?;
+    file.write_all(&vec![0x5a; bytes])?;
+    let (near, far) = pair()?;
+    let reader = drain(far, bytes);
+    let (pipe_out, pipe_in) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    let floor = repeat("splice", bytes, duration, || {
+        let mut position: i64 = 0;
+        while (position as usize) < bytes {
+            let left = bytes - position as usize;
+            let (none, flags) = (None, SpliceFFlags::empty());
+            let mut in_pipe = splice(&file, Some(&mut position), &pipe_in, none, left, flags)?;
+            while in_pipe > 0 {
+                in_pipe -= splice(&pipe_out, None, &near, None, in_pipe, flags)?;
+            }
         }
         Ok(())
     });

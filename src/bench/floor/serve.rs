@@ -5,96 +5,100 @@
 //! ```text
 //! readable → frames → Produce  write to the partition's file, answer, wake waiting fetches
 //!                     Fetch    answer's head, then the file's range by sendfile; parked if
-//!                              there is nothing yet, until a batch or its time comes
+//!                              there is too little, until batches or its time come
 //! ```
-//! Invariants: answers leave in the order of requests (while a fetch is parked, its
-//! connection is not read); only whole batches are sent.
+//! Invariants: answers leave in the order of requests (while a fetch is parked or the socket
+//! is full, its connection's further requests wait in its buffer); only whole batches are
+//! sent; a produce or a fetch allocates nothing once its connection's buffers have grown.
 
-use std::collections::{HashMap, VecDeque};
-use std::fs::File;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
+use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::sendfile::sendfile;
+use nix::sys::socket::{MsgFlags, send};
 use slab::Slab;
 
 use super::super::client::frame_size;
-use crate::base::{ErrorCode, Offset, Uuid};
-use crate::record::{Batches, set_base_offset};
-use crate::wire::codec::{Decoder, Message};
-use crate::wire::fetch_encoder::{FetchEncoder, FetchHead};
-use crate::wire::header::{RequestHeader, encode_response_header};
-use crate::wire::messages::api_versions_response::ApiVersion;
-use crate::wire::messages::create_topics_response::CreatableTopicResult;
-use crate::wire::messages::fetch_response::PartitionData;
-use crate::wire::messages::metadata_response::{
-    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
-};
-use crate::wire::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use super::answers::{self, Appended, Wanted};
+use super::store::{PartitionKey, Store};
+use crate::wire::ApiKey;
+use crate::wire::codec::{Decoder, Message as _};
+use crate::wire::header::RequestHeader;
 use crate::wire::messages::{
-    ApiVersionsResponse, CreateTopicsRequest, CreateTopicsResponse, FetchRequest, MetadataRequest,
-    MetadataResponse, ProduceResponse,
+    CreateTopicsRequest, DeleteTopicsRequest, ListOffsetsRequest, MetadataRequest,
 };
-use crate::wire::{ApiKey, produce_view};
+use crate::wire::produce_view::{ProduceView, TopicRef};
 
-const SERVED: [(ApiKey, i16); 5] = [
-    (ApiKey::Produce, 12),
-    (ApiKey::Fetch, 12),
-    (ApiKey::Metadata, 12),
-    (ApiKey::ApiVersions, 3),
-    (ApiKey::CreateTopics, 7),
-];
-const EVENTS_MAX: usize = 64;
-const READ_BYTES: usize = 256 << 10;
+const EVENTS_MAX: usize = 256;
+/// A connection's buffer at first; it grows to the longest frame.
+const INPUT_BYTES: usize = 128 << 10;
+const SIZE_BYTES: usize = 4;
 const LISTENER: u64 = u64::MAX;
 
-type Fault = Box<dyn std::error::Error>;
+pub type Fault = Box<dyn std::error::Error>;
 
-struct Partition {
-    file: File,
-    bytes: u64,
-    /// Base offset and position of every batch.
-    batches: Vec<(i64, u64)>,
-    next_offset: i64,
+struct Server {
+    epoll: Epoll,
+    address: (String, u16),
+    store: Store,
+    connections: Slab<Connection>,
+    /// When to look at parked fetches: at most one valid entry a connection (`timer`).
+    timers: BinaryHeap<Reverse<(Instant, usize)>>,
+    /// Kept for their memory; empty between requests.
+    places: Vec<(Appended, Range<usize>)>,
+    appended: Vec<Appended>,
+    /// Connections whose parked fetches may have enough now.
+    woken: Vec<usize>,
 }
 
 struct Connection {
     stream: TcpStream,
-    input: Vec<u8>,
-    output: VecDeque<Output>,
+    input: Input,
+    /// What `queue` refers to.
+    output: BytesMut,
+    /// Bytes of `output` that the socket has taken.
+    sent: usize,
+    queue: VecDeque<Piece>,
+    /// What the fetch that is parked or under way wants.
+    wanted: Vec<Wanted>,
     parked: Option<Parked>,
-    wants_write: bool,
+    timer: Option<Instant>,
+    interest: EpollFlags,
 }
 
-enum Output {
-    Bytes(Bytes),
-    Range {
-        file: File,
+enum Piece {
+    /// Of `output`, up to here.
+    Bytes(usize),
+    Records {
+        partition: PartitionKey,
         position: i64,
         left: usize,
     },
 }
 
+#[derive(Clone, Copy)]
 struct Parked {
-    version: i16,
     correlation_id: i32,
-    topic: String,
-    partition: i32,
-    offset: i64,
+    bytes_min: usize,
     bytes_max: u64,
     until: Instant,
 }
 
-struct Server {
-    epoll: Epoll,
-    address: (String, u16),
-    dir: PathBuf,
-    topics: HashMap<String, Vec<Partition>>,
-    connections: Slab<Connection>,
+/// Bytes received: `from..to` are not yet taken.
+struct Input {
+    bytes: Vec<u8>,
+    from: usize,
+    to: usize,
 }
 
 /// Serves until the process is ended. `ready` is told the address once it listens; the
@@ -102,7 +106,7 @@ struct Server {
 pub fn serve(
     address: &str,
     dir: &Path,
-    ready: impl FnOnce(std::net::SocketAddr) -> Result<(), String>,
+    ready: impl FnOnce(SocketAddr) -> Result<(), String>,
 ) -> Result<(), String> {
     let fault = |error: io::Error| format!("floor on {address}: {error}");
     let listener = TcpListener::bind(address).map_err(fault)?;
@@ -112,15 +116,27 @@ pub fn serve(
     epoll
         .add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))
         .map_err(|error| fault(error.into()))?;
+    allow_many_files();
     let mut server = Server {
         epoll,
         address: (bound.ip().to_string(), bound.port()),
-        dir: dir.to_owned(),
-        topics: HashMap::new(),
+        store: Store::new(dir),
         connections: Slab::new(),
+        timers: BinaryHeap::new(),
+        places: Vec::new(),
+        appended: Vec::new(),
+        woken: Vec::new(),
     };
     ready(bound)?;
     server.run(&listener).map_err(fault)
+}
+
+/// A file a partition and one a connection. Refused, the scenarios with thousands fail
+/// with a clear error.
+fn allow_many_files() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
 }
 
 impl Server {
@@ -128,33 +144,33 @@ impl Server {
         let mut events = [EpollEvent::empty(); EVENTS_MAX];
         loop {
             let count = match self.epoll.wait(&mut events, self.next_timeout()) {
-                Err(nix::errno::Errno::EINTR) => 0,
+                Err(Errno::EINTR) => 0,
                 counted => counted?,
             };
             for event in &events[..count] {
                 if event.data() == LISTENER {
                     self.accept(listener)?;
-                } else {
-                    self.on_event(event.data() as usize);
+                    continue;
                 }
+                let (key, what) = (event.data() as usize, event.events());
+                if what.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
+                    self.close(key);
+                } else {
+                    self.turn(key, what.contains(EpollFlags::EPOLLIN));
+                }
+                self.answer_woken();
             }
             self.answer_overdue();
         }
     }
 
     fn next_timeout(&self) -> EpollTimeout {
-        let parked = self
-            .connections
-            .iter()
-            .filter_map(|(_, one)| one.parked.as_ref());
-        parked
-            .map(|parked| parked.until)
-            .min()
-            .map_or(EpollTimeout::NONE, |until| {
-                let left = until.saturating_duration_since(Instant::now());
-                let rounded = left + Duration::from_millis(1);
-                EpollTimeout::try_from(rounded).unwrap_or(EpollTimeout::ZERO)
-            })
+        let Some(Reverse((at, _))) = self.timers.peek() else {
+            return EpollTimeout::NONE;
+        };
+        let left = at.saturating_duration_since(Instant::now());
+        let rounded = left + Duration::from_millis(1);
+        EpollTimeout::try_from(rounded).unwrap_or(EpollTimeout::MAX)
     }
 
     fn accept(&mut self, listener: &TcpListener) -> io::Result<()> {
@@ -163,14 +179,19 @@ impl Server {
                 stream.set_nonblocking(true)?;
                 stream.set_nodelay(true)?;
                 let entry = self.connections.vacant_entry();
-                let event = EpollEvent::new(EpollFlags::EPOLLIN, entry.key() as u64);
+                let interest = EpollFlags::EPOLLIN;
+                let event = EpollEvent::new(interest, entry.key() as u64);
                 self.epoll.add(&stream, event)?;
                 entry.insert(Connection {
                     stream,
-                    input: Vec::new(),
-                    output: VecDeque::new(),
+                    input: Input::new(),
+                    output: BytesMut::new(),
+                    sent: 0,
+                    queue: VecDeque::new(),
+                    wanted: Vec::new(),
                     parked: None,
-                    wants_write: false,
+                    timer: None,
+                    interest,
                 });
                 Ok(())
             }
@@ -179,398 +200,465 @@ impl Server {
         }
     }
 
-    fn on_event(&mut self, key: usize) {
-        if self.connections.contains(key) && self.serve_connection(key).is_err() {
+    /// Takes a connection on as far as it goes.
+    fn turn(&mut self, key: usize, readable: bool) {
+        if !self.connections.contains(key) {
+            return; // Closed by an event before in the same round.
+        }
+        if let Err(error) = self.try_turn(key, readable) {
+            if error.downcast_ref::<Closed>().is_none() {
+                // Whoever closed the terminal doesn't want to see it.
+                let _ = writeln!(io::stderr(), "floor: closed a connection: {error}");
+            }
             self.close(key);
         }
     }
 
     /// Dropping the socket takes it out of the epoll too.
     fn close(&mut self, key: usize) {
-        drop(self.connections.remove(key));
+        self.unpark(key);
+        drop(self.connections.try_remove(key));
     }
 
-    fn serve_connection(&mut self, key: usize) -> Result<(), Fault> {
-        self.read(key)?;
-        self.take_requests(key)?;
-        self.flush(key)
-    }
-
-    fn read(&mut self, key: usize) -> Result<(), Fault> {
-        let connection = &mut self.connections[key];
-        let before = connection.input.len();
-        connection.input.resize(before + READ_BYTES, 0);
-        let count = connection.stream.read(&mut connection.input[before..]);
-        let taken = *count.as_ref().unwrap_or(&0);
-        connection.input.truncate(before + taken);
-        match count {
-            Ok(0) => Err("closed".into()),
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(error.into()),
+    fn try_turn(&mut self, key: usize, readable: bool) -> Result<(), Fault> {
+        if readable {
+            let connection = &mut self.connections[key];
+            connection.input.read(&mut connection.stream)?;
         }
-    }
-
-    fn take_requests(&mut self, key: usize) -> Result<(), Fault> {
-        let mut at = 0;
-        let mut input = std::mem::take(&mut self.connections[key].input);
-        while self.connections[key].parked.is_none() {
-            let Some(size) = input[at..].first_chunk() else {
-                break;
-            };
-            let end = at + 4 + frame_size(*size)?;
-            if end > input.len() {
-                break;
+        let blocked = loop {
+            let connection = &mut self.connections[key];
+            let blocked = connection.flush(&self.store)?;
+            if blocked || connection.parked.is_some() || !self.take_requests(key)? {
+                break blocked;
             }
-            self.on_request(key, &mut input[at + 4..end])?;
-            at = end;
+        };
+        let connection = &mut self.connections[key];
+        let mut interest = EpollFlags::empty();
+        interest.set(EpollFlags::EPOLLIN, connection.input.has_room());
+        interest.set(EpollFlags::EPOLLOUT, blocked);
+        if interest != connection.interest {
+            connection.interest = interest;
+            let mut event = EpollEvent::new(interest, key as u64);
+            self.epoll.modify(&connection.stream, &mut event)?;
         }
-        input.drain(..at);
-        self.connections[key].input = input;
         Ok(())
+    }
+
+    /// Takes the frames that are there, up to a fetch that must wait; false if there were
+    /// none.
+    fn take_requests(&mut self, key: usize) -> Result<bool, Fault> {
+        let mut taken = false;
+        // Out of the connection, so that both can be changed; no frame grows it meanwhile.
+        let mut input = std::mem::replace(&mut self.connections[key].input, Input::EMPTY);
+        let result = loop {
+            if self.connections[key].parked.is_some() {
+                break Ok(taken);
+            }
+            match input.next_frame() {
+                Ok(None) => break Ok(taken),
+                Ok(Some(frame)) => match self.on_request(key, frame) {
+                    Ok(()) => taken = true,
+                    Err(fault) => break Err(fault),
+                },
+                Err(fault) => break Err(fault),
+            }
+        };
+        self.connections[key].input = input;
+        result
     }
 
     fn on_request(&mut self, key: usize, frame: &mut [u8]) -> Result<(), Fault> {
         let (header, body_at) = RequestHeader::decode_borrowed(frame)?;
         let (api, version, id) = (header.api, header.api_version, header.correlation_id);
-        if api == ApiKey::Produce {
-            let answer = self.produce(&mut frame[body_at..], version)?;
-            return self.respond(key, api, version, id, &answer);
+        if !answers::is_served(api, version) {
+            return Err(format!("{api} version {version} isn't the generator's").into());
         }
-        let body = Bytes::copy_from_slice(&frame[body_at..]);
-        let mut d = Decoder::new(&body);
         match api {
-            ApiKey::ApiVersions => self.respond(key, api, version, id, &api_versions()),
+            ApiKey::Produce => self.produce(key, &mut frame[body_at..], version, id),
+            ApiKey::Fetch => self.fetch(key, &frame[body_at..], id),
+            _ => self.answer_rarely(key, &frame[body_at..], api, version, id),
+        }
+    }
+
+    fn answer_rarely(
+        &mut self,
+        key: usize,
+        body: &[u8],
+        api: ApiKey,
+        version: i16,
+        id: i32,
+    ) -> Result<(), Fault> {
+        let body = Bytes::copy_from_slice(body);
+        let mut d = Decoder::new(&body);
+        let store = &mut self.store;
+        let connection = &mut self.connections[key];
+        let out = &mut connection.output;
+        match api {
+            ApiKey::ApiVersions => {
+                answers::put_message(out, api, version, id, &answers::api_versions())?;
+            }
             ApiKey::Metadata => {
-                let answer = self.metadata(&MetadataRequest::decode(&mut d, version)?);
-                self.respond(key, api, version, id, &answer)
+                let request = MetadataRequest::decode(&mut d, version)?;
+                let (host, port) = &self.address;
+                let answer = answers::metadata(&request, store, host, *port);
+                answers::put_message(out, api, version, id, &answer)?;
             }
             ApiKey::CreateTopics => {
                 let request = CreateTopicsRequest::decode(&mut d, version)?;
-                let answer = self.create_topics(&request)?;
-                self.respond(key, api, version, id, &answer)
+                let answer = answers::create_topics(&request, store)?;
+                answers::put_message(out, api, version, id, &answer)?;
             }
-            ApiKey::Fetch => {
-                let request = FetchRequest::decode(&mut d, version)?;
-                let topic = request.topics.first().ok_or("fetch of nothing")?;
-                let partition = topic.partitions.first().ok_or("fetch of nothing")?;
-                let wait = Duration::from_millis(u64::try_from(request.max_wait_ms)?);
-                let parked = Parked {
-                    version,
-                    correlation_id: id,
-                    topic: topic.topic.clone(),
-                    partition: partition.partition,
-                    offset: partition.fetch_offset,
-                    bytes_max: u64::try_from(partition.partition_max_bytes)?,
-                    until: Instant::now() + wait,
-                };
-                self.fetch(key, parked)
+            ApiKey::DeleteTopics => {
+                let request = DeleteTopicsRequest::decode(&mut d, version)?;
+                let answer = answers::delete_topics(&request, store);
+                answers::put_message(out, api, version, id, &answer)?;
             }
-            _ => Err("not an API of the generator".into()),
+            ApiKey::ListOffsets => {
+                let request = ListOffsetsRequest::decode(&mut d, version)?;
+                let answer = answers::list_offsets(&request, store);
+                answers::put_message(out, api, version, id, &answer)?;
+            }
+            _ => return Err("not an API of the generator".into()),
         }
-    }
-
-    fn respond<M: Message>(
-        &mut self,
-        key: usize,
-        api: ApiKey,
-        version: i16,
-        correlation_id: i32,
-        answer: &M,
-    ) -> Result<(), Fault> {
-        let mut out = BytesMut::from(&[0; 4][..]);
-        encode_response_header(&mut out, api, version, correlation_id);
-        answer.encode(&mut out, version)?;
-        let size = u32::try_from(out.len() - 4)?;
-        out[..4].copy_from_slice(&size.to_be_bytes());
-        let output = &mut self.connections[key].output;
-        output.push_back(Output::Bytes(out.freeze()));
+        connection.queue_bytes();
         Ok(())
     }
 
-    fn metadata(&self, request: &MetadataRequest) -> MetadataResponse {
-        let topics = request.topics.iter().flatten().map(|topic| {
-            let name = topic.name.clone().unwrap_or_default();
-            let count = self.topics.get(&name).map_or(0, Vec::len);
-            let missing = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
-            MetadataResponseTopic {
-                error_code: if count == 0 { missing.0 } else { 0 },
-                name: Some(name),
-                partitions: (0..count as i32)
-                    .map(|partition_index| MetadataResponsePartition {
-                        partition_index,
-                        ..Default::default()
-                    })
-                    .collect(),
-                ..Default::default()
-            }
-        });
-        MetadataResponse {
-            brokers: vec![MetadataResponseBroker {
-                node_id: 0,
-                host: self.address.0.clone(),
-                port: i32::from(self.address.1),
-                rack: None,
-            }],
-            controller_id: 0,
-            topics: topics.collect(),
-            ..Default::default()
-        }
-    }
-
-    fn create_topics(&mut self, request: &CreateTopicsRequest) -> io::Result<CreateTopicsResponse> {
-        let mut topics = Vec::new();
-        for topic in &request.topics {
-            let partitions: io::Result<Vec<_>> = (0..topic.num_partitions.max(1))
-                .map(|_| Partition::create(&self.dir))
-                .collect();
-            self.topics.insert(topic.name.clone(), partitions?);
-            topics.push(CreatableTopicResult {
-                name: topic.name.clone(),
-                ..Default::default()
-            });
-        }
-        Ok(CreateTopicsResponse {
-            topics,
-            ..Default::default()
-        })
-    }
-
-    fn produce(&mut self, body: &mut [u8], version: i16) -> Result<ProduceResponse, Fault> {
-        let mut places = Vec::new();
-        let view = produce_view::ProduceView::decode(Decoder::borrowed(body), version)?;
+    fn produce(&mut self, key: usize, body: &mut [u8], version: i16, id: i32) -> Result<(), Fault> {
+        let view = ProduceView::decode(Decoder::borrowed(body), version)?;
+        let acks = view.acks;
+        self.places.clear();
         for place in view.partitions() {
-            let produce_view::TopicRef::Name(name) = place.topic else {
+            let TopicRef::Name(name) = place.topic else {
                 return Err("topics go by name".into());
             };
+            let found = self.store.find(name, place.partition_index);
+            let appended = Appended {
+                topic_index: place.topic_index,
+                partition: found.ok_or("unknown partition")?,
+                base_offset: 0,
+            };
             let records = place.records.ok_or("produce of nothing")?;
-            places.push((name.to_owned(), place.partition_index, records));
+            self.places.push((appended, records));
         }
-        let mut responses = Vec::new();
-        for (name, index, records) in places {
-            let found = partition(&mut self.topics, &name, index).ok_or("unknown partition")?;
-            let base_offset = found.append(&mut body[records])?;
-            self.wake(&name, index)?;
-            responses.push(TopicProduceResponse {
-                name,
-                partition_responses: vec![PartitionProduceResponse {
-                    index,
-                    base_offset,
-                    ..Default::default()
-                }],
-                ..Default::default()
+        self.appended.clear();
+        for (place, records) in self.places.drain(..) {
+            let partition = &mut self.store.partitions[place.partition];
+            let base_offset = partition.append(&mut body[records])?;
+            self.woken.append(&mut partition.waiting);
+            self.appended.push(Appended {
+                base_offset,
+                ..place
             });
         }
-        Ok(ProduceResponse {
-            responses,
-            ..Default::default()
-        })
+        if acks != 0 {
+            let connection = &mut self.connections[key];
+            let out = &mut connection.output;
+            answers::put_produced(out, version, id, &self.appended, &self.store)?;
+            connection.queue_bytes();
+        }
+        Ok(())
     }
 
-    /// Answers the fetches that wait for this partition.
-    fn wake(&mut self, name: &str, index: i32) -> Result<(), Fault> {
-        let waits = |one: &Connection| {
-            let parked = one.parked.as_ref();
-            parked.is_some_and(|parked| parked.partition == index && parked.topic == name)
+    fn fetch(&mut self, key: usize, body: &[u8], id: i32) -> Result<(), Fault> {
+        let connection = &mut self.connections[key];
+        let terms = answers::read_fetch(body, &self.store, &mut connection.wanted)?;
+        let asked = Parked {
+            correlation_id: id,
+            bytes_min: terms.bytes_min,
+            bytes_max: terms.bytes_max,
+            until: Instant::now() + terms.wait,
         };
-        let woken: Vec<usize> = self
-            .connections
-            .iter()
-            .filter_map(|(key, one)| waits(one).then_some(key))
-            .collect();
-        self.answer_parked(&woken);
+        self.answer_or_park(key, asked, terms.wait.is_zero())
+    }
+
+    /// Answers the fetch that `wanted` describes, unless it has too little and may wait.
+    fn answer_or_park(&mut self, key: usize, asked: Parked, overdue: bool) -> Result<(), Fault> {
+        let connection = &mut self.connections[key];
+        let (mut bytes, mut left) = (0, asked.bytes_max);
+        for one in &mut connection.wanted {
+            let partition = self.store.partitions.get(one.partition);
+            let partition = partition.ok_or("the topic was deleted")?;
+            let limit = one.bytes_max.min(left);
+            (one.position, one.bytes) = partition.range(one.offset, limit, bytes == 0);
+            bytes += one.bytes;
+            left = left.saturating_sub(one.bytes as u64);
+        }
+        if bytes >= asked.bytes_min || overdue {
+            return connection.queue_fetched(asked.correlation_id, &self.store);
+        }
+        for one in &connection.wanted {
+            self.store.partitions[one.partition].waiting.push(key);
+        }
+        connection.parked = Some(asked);
+        if connection.timer.is_none_or(|at| asked.until < at) {
+            connection.timer = Some(asked.until);
+            self.timers.push(Reverse((asked.until, key)));
+        }
         Ok(())
+    }
+
+    /// The connection waits for nothing any more.
+    fn unpark(&mut self, key: usize) -> Option<Parked> {
+        let connection = self.connections.get_mut(key)?;
+        let parked = connection.parked.take()?;
+        for one in &connection.wanted {
+            if let Some(partition) = self.store.partitions.get_mut(one.partition) {
+                partition.waiting.retain(|waiting| *waiting != key);
+            }
+        }
+        Some(parked)
+    }
+
+    /// Looks at a parked fetch again, and goes on with its connection.
+    fn look_again(&mut self, key: usize, overdue: bool) {
+        if let Some(asked) = self.unpark(key) {
+            match self.answer_or_park(key, asked, overdue) {
+                Ok(()) => self.turn(key, false),
+                Err(_) => self.close(key),
+            }
+        }
+    }
+
+    fn answer_woken(&mut self) {
+        while let Some(key) = self.woken.pop() {
+            self.look_again(key, false);
+        }
     }
 
     fn answer_overdue(&mut self) {
+        if self.timers.is_empty() {
+            return;
+        }
         let now = Instant::now();
-        let overdue = |one: &Connection| one.parked.as_ref().is_some_and(|it| it.until <= now);
-        let keys: Vec<usize> = self
-            .connections
-            .iter()
-            .filter_map(|(key, one)| overdue(one).then_some(key))
-            .collect();
-        self.answer_parked(&keys);
-    }
-
-    fn answer_parked(&mut self, keys: &[usize]) {
-        for key in keys {
-            let Some(parked) = self.connections[*key].parked.take() else {
+        while let Some(Reverse((at, key))) = self.timers.peek().copied() {
+            if at > now {
+                break;
+            }
+            self.timers.pop();
+            let Some(connection) = self.connections.get_mut(key) else {
                 continue;
             };
-            let answered = self.fetch(*key, parked).and_then(|()| self.flush(*key));
-            if answered.is_err() {
-                self.close(*key);
+            if connection.timer != Some(at) {
+                continue; // Of a fetch that waited for longer, or of a connection before.
             }
+            connection.timer = None;
+            match connection.parked {
+                Some(parked) if parked.until <= now => self.look_again(key, true),
+                Some(parked) => {
+                    connection.timer = Some(parked.until);
+                    self.timers.push(Reverse((parked.until, key)));
+                }
+                None => {}
+            }
+            self.answer_woken();
+        }
+    }
+}
+
+impl Connection {
+    /// Notes that `output` has grown.
+    fn queue_bytes(&mut self) {
+        let end = self.output.len();
+        match self.queue.back_mut() {
+            Some(Piece::Bytes(before)) => *before = end,
+            _ => self.queue.push_back(Piece::Bytes(end)),
         }
     }
 
-    fn fetch(&mut self, key: usize, asked: Parked) -> Result<(), Fault> {
-        let found = partition(&mut self.topics, &asked.topic, asked.partition)
-            .ok_or("unknown partition")?;
-        let (position, bytes) = found.range(asked.offset, asked.bytes_max);
-        if bytes == 0 && asked.until > Instant::now() {
-            self.connections[key].parked = Some(asked);
-            return Ok(());
-        }
-        let file = found.file.try_clone()?;
-        let data = PartitionData {
-            partition_index: asked.partition,
-            high_watermark: found.next_offset,
-            last_stable_offset: found.next_offset,
-            log_start_offset: 0,
-            ..Default::default()
-        };
-        let head = FetchHead::default();
-        let (version, id) = (asked.version, asked.correlation_id);
-        let mut encoder = FetchEncoder::new(BytesMut::new(), version, id, head, 1)?;
-        encoder.topic(&asked.topic, Uuid::ZERO, 1)?;
-        encoder.partition(&data, Some(bytes))?;
-        let encoded = encoder.finish(&[])?;
-        let output = &mut self.connections[key].output;
-        let mut file = Some(file);
-        for piece in encoded.pieces() {
-            output.push_back(match piece {
-                crate::wire::fetch_encoder::Piece::Encoded(bytes) => Output::Bytes(bytes),
-                crate::wire::fetch_encoder::Piece::Records(left) => Output::Range {
-                    file: file.take().ok_or("one partition has one range")?,
-                    position: i64::try_from(position)?,
-                    left,
-                },
+    fn queue_fetched(&mut self, correlation_id: i32, store: &Store) -> Result<(), Fault> {
+        let queue = &mut self.queue;
+        let out = &mut self.output;
+        answers::put_fetched(out, correlation_id, &self.wanted, store, |end, one| {
+            queue.push_back(Piece::Bytes(end));
+            queue.push_back(Piece::Records {
+                partition: one.partition,
+                position: one.position as i64,
+                left: one.bytes,
             });
+        })?;
+        if !matches!(self.queue.back(), Some(Piece::Records { .. })) {
+            self.queue_bytes();
         }
         Ok(())
     }
 
-    /// Writes what the socket takes; for the rest it is called again.
-    fn flush(&mut self, key: usize) -> Result<(), Fault> {
-        let connection = &mut self.connections[key];
-        let mut full = false;
-        while let Some(output) = connection.output.front_mut() {
-            match output.send(&mut connection.stream) {
-                Ok(true) => drop(connection.output.pop_front()),
-                Ok(false) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    full = true;
-                    break;
+    /// Sends what the socket takes; true if it is full.
+    fn flush(&mut self, store: &Store) -> Result<bool, Fault> {
+        while let Some(piece) = self.queue.front_mut() {
+            let done = match piece {
+                Piece::Bytes(end) => {
+                    let (from, end) = (self.sent, *end);
+                    let mut flags = MsgFlags::MSG_NOSIGNAL;
+                    // Head and records in one segment, where they fit.
+                    let more = MsgFlags::from_bits_retain(libc::MSG_MORE);
+                    flags.set(more, self.queue.len() > 1);
+                    let bytes = &self.output[from..end];
+                    send(self.stream.as_raw_fd(), bytes, flags).map(|count| {
+                        self.sent += count;
+                        self.sent == end
+                    })
                 }
+                Piece::Records {
+                    partition,
+                    position,
+                    left,
+                } => {
+                    let found = store.partitions.get(*partition);
+                    let file = &found.ok_or("the topic was deleted")?.file;
+                    match sendfile(&self.stream, file, Some(position), *left) {
+                        Ok(0) => return Err("the file is too short".into()),
+                        Ok(count) => {
+                            *left -= count;
+                            Ok(*left == 0)
+                        }
+                        Err(error) => Err(error),
+                    }
+                }
+            };
+            match done {
+                Ok(true) => drop(self.queue.pop_front()),
+                Ok(false) | Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Ok(true),
+                Err(Errno::EPIPE | Errno::ECONNRESET) => return Err(Closed.into()),
                 Err(error) => return Err(error.into()),
             }
         }
-        if full != connection.wants_write {
-            connection.wants_write = full;
-            let mut flags = EpollFlags::EPOLLIN;
-            flags.set(EpollFlags::EPOLLOUT, full);
-            let mut event = EpollEvent::new(flags, key as u64);
-            self.epoll.modify(&connection.stream, &mut event)?;
-        }
-        Ok(())
+        self.output.clear();
+        self.sent = 0;
+        Ok(false)
     }
 }
 
-impl Output {
-    /// Sends some; true once there is no more.
-    fn send(&mut self, stream: &mut TcpStream) -> io::Result<bool> {
-        match self {
-            Output::Bytes(bytes) => {
-                let count = stream.write(bytes)?;
-                bytes.advance(count);
-                Ok(bytes.is_empty())
+impl Input {
+    const EMPTY: Input = Input {
+        bytes: Vec::new(),
+        from: 0,
+        to: 0,
+    };
+
+    fn new() -> Input {
+        Input {
+            bytes: vec![0; INPUT_BYTES],
+            from: 0,
+            to: 0,
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.to < self.bytes.len() || self.from > 0
+    }
+
+    /// Reads once.
+    fn read(&mut self, stream: &mut TcpStream) -> Result<(), Fault> {
+        if self.from == self.to {
+            (self.from, self.to) = (0, 0);
+        } else if self.to == self.bytes.len() {
+            self.move_to_front();
+        }
+        if self.to == self.bytes.len() {
+            return Ok(()); // Full of requests that wait for the one before.
+        }
+        match stream.read(&mut self.bytes[self.to..]) {
+            Ok(0) => Err(Closed.into()),
+            Ok(count) => {
+                self.to += count;
+                Ok(())
             }
-            Output::Range {
-                file,
-                position,
-                left,
-            } => {
-                let count = sendfile(&*stream, &*file, Some(position), *left)?;
-                if count == 0 {
-                    return Err(ErrorKind::UnexpectedEof.into());
-                }
-                *left -= count;
-                Ok(*left == 0)
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock | ErrorKind::Interrupted => Ok(()),
+                ErrorKind::ConnectionReset => Err(Closed.into()),
+                _ => Err(error.into()),
+            },
+        }
+    }
+
+    fn move_to_front(&mut self) {
+        self.bytes.copy_within(self.from..self.to, 0);
+        (self.from, self.to) = (0, self.to - self.from);
+    }
+
+    /// A whole frame without its size, if there is one; else there is room for it after.
+    fn next_frame(&mut self) -> Result<Option<&mut [u8]>, Fault> {
+        let there = &self.bytes[self.from..self.to];
+        let Some(size) = there.first_chunk() else {
+            return Ok(None);
+        };
+        let frame_bytes = SIZE_BYTES + frame_size(*size)?;
+        if there.len() < frame_bytes {
+            if self.from + frame_bytes > self.bytes.len() {
+                self.move_to_front();
+            }
+            if frame_bytes > self.bytes.len() {
+                self.bytes.resize(frame_bytes.next_power_of_two(), 0);
+            }
+            return Ok(None);
+        }
+        let frame = self.from + SIZE_BYTES..self.from + frame_bytes;
+        self.from = frame.end;
+        Ok(Some(&mut self.bytes[frame]))
+    }
+}
+
+/// The peer went, which is no fault.
+#[derive(Debug)]
+struct Closed;
+
+impl std::fmt::Display for Closed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("closed by the peer")
+    }
+}
+
+impl std::error::Error for Closed {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (near, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn frames_come_whole_however_they_arrive_and_the_buffer_grows_to_the_longest() {
+        let (mut near, mut far) = pair();
+        let lengths = [10, INPUT_BYTES - 20, 30, 3 * INPUT_BYTES, 5];
+        let mut sent = Vec::new();
+        for (index, length) in lengths.iter().enumerate() {
+            sent.extend_from_slice(&(*length as u32).to_be_bytes());
+            sent.extend(std::iter::repeat_n(index as u8, *length));
+        }
+        let writer = std::thread::spawn(move || near.write_all(&sent).map(|()| near));
+        let mut input = Input::new();
+        let mut seen = Vec::new();
+        while seen.len() < lengths.len() {
+            input.read(&mut far).unwrap();
+            while let Some(frame) = input.next_frame().unwrap() {
+                let index = seen.len() as u8;
+                assert!(frame.iter().all(|byte| *byte == index));
+                seen.push(frame.len());
             }
         }
-    }
-}
-
-impl Partition {
-    fn create(dir: &Path) -> io::Result<Partition> {
-        Ok(Partition {
-            file: unnamed_file(dir)?,
-            bytes: 0,
-            batches: Vec::new(),
-            next_offset: 0,
-        })
+        assert_eq!(seen, lengths);
+        assert_eq!(input.bytes.len(), 4 * INPUT_BYTES);
+        drop(writer.join().unwrap());
+        assert!(input.read(&mut far).is_err());
     }
 
-    /// Gives the batches their offsets and writes them at once.
-    fn append(&mut self, records: &mut [u8]) -> Result<i64, Fault> {
-        let base_offset = self.next_offset;
-        let mut at = 0;
-        while at < records.len() {
-            let batch = Batches::new(&records[at..]).next().ok_or("no batch")??;
-            let (size, count) = (batch.size_in_bytes(), batch.last_offset_delta() + 1);
-            set_base_offset(&mut records[at..at + size], Offset(self.next_offset));
-            self.batches
-                .push((self.next_offset, self.bytes + at as u64));
-            self.next_offset += i64::from(count);
-            at += size;
-        }
-        self.file.write_all(records)?;
-        self.bytes += records.len() as u64;
-        Ok(base_offset)
-    }
-
-    /// Position and length of the whole batches from `offset` on, one at least.
-    fn range(&self, offset: i64, bytes_max: u64) -> (u64, usize) {
-        let first = self.batches.partition_point(|(base, _)| *base < offset);
-        let Some((_, position)) = self.batches.get(first) else {
-            return (self.bytes, 0);
+    #[test]
+    fn a_full_buffer_reads_no_more() {
+        let (mut near, mut far) = pair();
+        near.write_all(&[0; 8]).unwrap();
+        let mut input = Input {
+            bytes: vec![0; 4],
+            from: 0,
+            to: 4,
         };
-        let limit = position + bytes_max;
-        let end = if self.bytes <= limit {
-            self.bytes
-        } else {
-            let over = self.batches.partition_point(|(_, at)| *at <= limit);
-            let end = self.batches[over - 1].1;
-            let one = self
-                .batches
-                .get(first + 1)
-                .map_or(self.bytes, |(_, at)| *at);
-            end.max(one)
-        };
-        (*position, (end - position) as usize)
-    }
-}
-
-/// A file that goes when it is closed.
-pub fn unnamed_file(dir: &Path) -> io::Result<File> {
-    use nix::fcntl::{OFlag, open};
-    use nix::sys::stat::Mode;
-    let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
-    Ok(File::from(open(
-        dir,
-        flags,
-        Mode::from_bits_truncate(0o600),
-    )?))
-}
-
-fn partition<'a>(
-    topics: &'a mut HashMap<String, Vec<Partition>>,
-    name: &str,
-    index: i32,
-) -> Option<&'a mut Partition> {
-    topics.get_mut(name)?.get_mut(usize::try_from(index).ok()?)
-}
-
-fn api_versions() -> ApiVersionsResponse {
-    let offered = SERVED.iter().map(|(api, max_version)| ApiVersion {
-        api_key: *api as i16,
-        min_version: *api.info().versions.start(),
-        max_version: *max_version,
-    });
-    ApiVersionsResponse {
-        api_keys: offered.collect(),
-        ..Default::default()
+        assert!(!input.has_room());
+        input.read(&mut far).unwrap();
+        assert_eq!(input.to, 4);
     }
 }
