@@ -1,8 +1,8 @@
-//! A connection that asks one thing at a time: versions, metadata, topics, fetches. Every
+//! A connection that asks one thing at a time: versions, metadata, topics, settings. Every
 //! answer is checked for its correlation id and its error codes. Called by the scenarios
-//! for their set-up, by `arrival` for every fetch; `load` takes the socket over once the
-//! topic is there.
+//! for their set-up and by `recovery`; a lane takes the socket over once the topic is there.
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -14,11 +14,13 @@ use crate::wire::ApiKey;
 use crate::wire::codec::{Decoder, Message};
 use crate::wire::header::{decode_response_header, encode_request_header};
 use crate::wire::messages::create_topics_request::CreatableTopic;
-use crate::wire::messages::fetch_request::{FetchPartition, FetchTopic};
+use crate::wire::messages::delete_topics_request::DeleteTopicState;
+use crate::wire::messages::describe_configs_request::DescribeConfigsResource;
 use crate::wire::messages::metadata_request::MetadataRequestTopic;
 use crate::wire::messages::{
     ApiVersionsRequest, ApiVersionsResponse, CreateTopicsRequest, CreateTopicsResponse,
-    FetchRequest, FetchResponse, MetadataRequest, MetadataResponse,
+    DeleteTopicsRequest, DeleteTopicsResponse, DescribeConfigsRequest, DescribeConfigsResponse,
+    MetadataRequest, MetadataResponse,
 };
 
 /// The last versions in which topics go by their names.
@@ -30,8 +32,24 @@ const API_VERSIONS_VERSION: i16 = 3;
 pub const ANSWER_WAIT: Duration = Duration::from_secs(30);
 /// How long a new topic may take until it has leaders.
 const LEADER_WAIT: Duration = Duration::from_secs(30);
-const LEADER_POLL: Duration = Duration::from_millis(20);
+const LEADER_POLL: Duration = Duration::from_millis(2);
 const FRAME_BYTES_MAX: usize = 256 << 20;
+pub const CLIENT_ID: &str = "ottla-bench";
+/// The broker may take this long to make or delete a topic.
+const TOPIC_TIMEOUT_MS: i32 = 30_000;
+/// In DescribeConfigs: a broker, and the source of a setting that nobody has set.
+const BROKER_RESOURCE: i8 = 4;
+const DEFAULT_CONFIG: i8 = 5;
+/// What a broker may be told to keep to itself.
+const SECRET: &[&str] = &["password", "secret", "jaas"];
+
+/// A topic that a run needs.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub topic: String,
+    pub partitions: i32,
+    pub replication_factor: i16,
+}
 
 pub struct Client {
     stream: TcpStream,
@@ -42,11 +60,16 @@ pub struct Client {
 
 impl Client {
     pub fn connect(address: &str) -> Result<Client, String> {
+        Client::connect_patiently(address, ANSWER_WAIT)
+    }
+
+    /// One that waits so long for every answer.
+    pub fn connect_patiently(address: &str, wait: Duration) -> Result<Client, String> {
         let stream = TcpStream::connect(address)
             .map_err(|error| format!("can't connect to {address}: {error}"))?;
         stream
             .set_nodelay(true)
-            .and_then(|()| stream.set_read_timeout(Some(ANSWER_WAIT)))
+            .and_then(|()| stream.set_read_timeout(Some(wait)))
             .map_err(|error| format!("{address}: {error}"))?;
         let mut client = Client {
             stream,
@@ -55,7 +78,7 @@ impl Client {
             versions: ApiVersionsResponse::default(),
         };
         let request = ApiVersionsRequest {
-            client_software_name: "ottla-bench".to_owned(),
+            client_software_name: CLIENT_ID.to_owned(),
             client_software_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let version = API_VERSIONS_VERSION;
@@ -89,8 +112,13 @@ impl Client {
         self.version(ApiKey::Produce, PRODUCE_VERSION_MAX)
     }
 
+    pub fn fetch_version(&self) -> Result<i16, String> {
+        self.version(ApiKey::Fetch, FETCH_VERSION_MAX)
+    }
+
     /// The address of each partition's leader; the topic is created if it isn't there.
-    pub fn leaders(&mut self, topic: &str, partitions: i32) -> Result<Vec<String>, String> {
+    pub fn leaders(&mut self, wanted: &Wanted) -> Result<Vec<String>, String> {
+        let topic = &wanted.topic;
         let began = Instant::now();
         let mut asked_to_create = false;
         loop {
@@ -106,7 +134,7 @@ impl Client {
                     }
                 }
                 ErrorCode::UNKNOWN_TOPIC_OR_PARTITION if !asked_to_create => {
-                    self.create_topic(topic, partitions)?;
+                    self.create_topic(wanted)?;
                     asked_to_create = true;
                     continue;
                 }
@@ -136,14 +164,15 @@ impl Client {
         Ok(found)
     }
 
-    fn create_topic(&mut self, topic: &str, partitions: i32) -> Result<(), String> {
+    fn create_topic(&mut self, wanted: &Wanted) -> Result<(), String> {
         let request = CreateTopicsRequest {
             topics: vec![CreatableTopic {
-                name: topic.to_owned(),
-                num_partitions: partitions,
-                replication_factor: 1,
+                name: wanted.topic.clone(),
+                num_partitions: wanted.partitions,
+                replication_factor: wanted.replication_factor,
                 ..Default::default()
             }],
+            timeout_ms: TOPIC_TIMEOUT_MS,
             ..Default::default()
         };
         let version = self.version(ApiKey::CreateTopics, i16::MAX)?;
@@ -156,47 +185,73 @@ impl Client {
         Ok(())
     }
 
-    /// Batches of one partition from `offset`, whole ones and perhaps the front of one
-    /// more; empty if `wait` was over first.
-    pub fn fetch(
-        &mut self,
-        topic: &str,
-        partition: i32,
-        offset: i64,
-        bytes_max: i32,
-        wait: Duration,
-    ) -> Result<Bytes, String> {
-        let request = FetchRequest {
-            max_wait_ms: i32::try_from(wait.as_millis()).unwrap_or(i32::MAX),
-            min_bytes: 1,
-            max_bytes: bytes_max,
-            topics: vec![FetchTopic {
-                topic: topic.to_owned(),
-                partitions: vec![FetchPartition {
-                    partition,
-                    fetch_offset: offset,
-                    partition_max_bytes: bytes_max,
-                    ..Default::default()
-                }],
+    /// Deletes the topic; false if the broker doesn't offer it.
+    pub fn delete_topic(&mut self, topic: &str) -> Result<bool, String> {
+        let Ok(version) = self.version(ApiKey::DeleteTopics, i16::MAX) else {
+            return Ok(false);
+        };
+        let request = DeleteTopicsRequest {
+            topics: vec![DeleteTopicState {
+                name: Some(topic.to_owned()),
                 ..Default::default()
+            }],
+            topic_names: Vec::new(),
+            timeout_ms: TOPIC_TIMEOUT_MS,
+        };
+        // Below version 6 topics stand in the other field.
+        let request = match version {
+            6.. => request,
+            _ => DeleteTopicsRequest {
+                topics: Vec::new(),
+                topic_names: vec![topic.to_owned()],
+                ..request
+            },
+        };
+        let deleted: DeleteTopicsResponse = self.call(ApiKey::DeleteTopics, version, &request)?;
+        for found in &deleted.responses {
+            self.ok(found.error_code, "DeleteTopics")?;
+        }
+        Ok(true)
+    }
+
+    /// Finalized features and their levels.
+    pub fn features(&self) -> BTreeMap<String, i16> {
+        let features = self.versions.finalized_features.iter();
+        features
+            .map(|feature| (feature.name.clone(), feature.max_version_level))
+            .collect()
+    }
+
+    /// Settings of a broker that aren't defaults; none where the broker doesn't tell.
+    pub fn settings(&mut self) -> BTreeMap<String, String> {
+        self.asked_settings().unwrap_or_default()
+    }
+
+    fn asked_settings(&mut self) -> Result<BTreeMap<String, String>, String> {
+        let version = self.version(ApiKey::Metadata, i16::MAX)?;
+        let request = MetadataRequest {
+            topics: Some(Vec::new()),
+            ..Default::default()
+        };
+        let found: MetadataResponse = self.call(ApiKey::Metadata, version, &request)?;
+        let broker = found.brokers.first().ok_or("no brokers")?;
+        let version = self.version(ApiKey::DescribeConfigs, i16::MAX)?;
+        let request = DescribeConfigsRequest {
+            resources: vec![DescribeConfigsResource {
+                resource_type: BROKER_RESOURCE,
+                resource_name: broker.node_id.to_string(),
+                configuration_keys: None,
             }],
             ..Default::default()
         };
-        let version = self.version(ApiKey::Fetch, FETCH_VERSION_MAX)?;
-        let answer: FetchResponse = self.call(ApiKey::Fetch, version, &request)?;
-        self.ok(answer.error_code, "Fetch")?;
-        let mut partitions = answer
-            .responses
-            .into_iter()
-            .flat_map(|topic| topic.partitions);
-        let Some(found) = partitions.next() else {
-            return Err(format!(
-                "{}: Fetch: the partition isn't in the answer",
-                self.address
-            ));
-        };
-        self.ok(found.error_code, "Fetch")?;
-        Ok(found.records.unwrap_or_default())
+        let answer: DescribeConfigsResponse =
+            self.call(ApiKey::DescribeConfigs, version, &request)?;
+        let told = answer.results.into_iter().flat_map(|result| result.configs);
+        Ok(told
+            .filter(|config| config.config_source != DEFAULT_CONFIG && !config.is_sensitive)
+            .filter(|config| !SECRET.iter().any(|word| config.name.contains(word)))
+            .filter_map(|config| Some((config.name, config.value?)))
+            .collect())
     }
 
     /// Sends a whole frame of ours and reads the body of its answer.
@@ -235,14 +290,9 @@ impl Client {
         request: &Q,
     ) -> Result<A, String> {
         self.correlation_id += 1;
-        let mut out = BytesMut::from(&[0; 4][..]);
+        let mut out = BytesMut::new();
         let id = self.correlation_id;
-        encode_request_header(&mut out, api, version, id, Some("ottla-bench"));
-        request
-            .encode(&mut out, version)
-            .map_err(|error| format!("{api}: {error}"))?;
-        let size = u32::try_from(out.len() - 4).expect("small requests");
-        out[..4].copy_from_slice(&size.to_be_bytes());
+        put_request(&mut out, api, version, id, request)?;
         let body = self.call_frame(api, version, id, &out)?;
         A::decode(&mut Decoder::new(&body), version)
             .map_err(|error| format!("{}: {api}: {error}", self.address))
@@ -259,6 +309,24 @@ impl Client {
     pub fn into_stream(self) -> TcpStream {
         self.stream
     }
+}
+
+/// Writes a whole frame into `out`, which is empty.
+pub fn put_request<Q: Message>(
+    out: &mut BytesMut,
+    api: ApiKey,
+    version: i16,
+    correlation_id: i32,
+    request: &Q,
+) -> Result<(), String> {
+    out.extend_from_slice(&[0; 4]);
+    encode_request_header(out, api, version, correlation_id, Some(CLIENT_ID));
+    request
+        .encode(out, version)
+        .map_err(|error| format!("{api}: {error}"))?;
+    let size = i32::try_from(out.len() - 4).map_err(|_| format!("{api}: it is too large"))?;
+    out[..4].copy_from_slice(&size.to_be_bytes());
+    Ok(())
 }
 
 /// The size of a frame, from its first bytes.

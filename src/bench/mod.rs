@@ -3,31 +3,40 @@
 //! wire format, and meets ours through a socket like any other.
 //!
 //! ```text
-//! scenario ─┬─ load     a thread a connection: produces from a template on a schedule
-//!           ├─ arrival  a thread a partition: fetches, and times what arrives
-//!           └─ result   the JSON of a run, which report and compare read
+//! scenario ── phase ─┬─ worker ── producer   connections that publish, from a template or
+//!    │               │                       an encoder, on a schedule
+//!    │               ├─ worker ── consumer   connections that fetch, and time what arrives
+//!    │               └─ progress             what a person watches
+//!    └─ result   the JSON of a run, which report and compare read; summary: as text
+//! recovery       starts a broker and ends it, and times the first acknowledgement
 //! floor::serve   not a broker: answers the generator, the ceiling that one is measured against
 //! floor::kernel  what the kernel gives, in the same units
 //! ```
-//! A new scenario is a file that starts loads and arrivals of its own and returns an
-//! [`result::Outcome`]. [`schedule`], [`template`] and [`record`] are pure.
+//! A new scenario is a row in [`params::Scenario`] with its defaults in `cli::bench`.
+//! [`schedule`], [`template`], [`encoder`] and [`record`] are pure.
 //!
 //! Invariants: in open loop every latency counts from the intended time; a run that kept
 //! less than 99 % of its schedule, or that the generator limited, is invalid and says why;
 //! every answer is checked.
 
-mod arrival;
 mod client;
+mod consumer;
+mod encoder;
 pub mod floor;
-mod load;
 mod machine;
-mod outcome;
+pub mod params;
+mod phase;
+mod producer;
+mod progress;
 pub mod record;
+pub mod recovery;
 pub mod result;
 pub mod scenario;
 mod schedule;
+mod socket;
 mod summary;
 mod template;
+mod usage;
+mod worker;
 
-pub use outcome::{Outcome, write_json};
 pub use summary::text;

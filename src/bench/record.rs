@@ -1,5 +1,5 @@
 //! Histograms of a run: three digits in nanoseconds, cumulative and by interval. Each
-//! generator thread fills its own and hands full intervals to the scenario's thread, which
+//! generator thread fills its own and hands full intervals to the phase's thread, which
 //! merges them for the progress line, the summary and the interval log.
 
 use std::io::{self, Write};
@@ -79,29 +79,55 @@ pub fn decode(text: &str) -> Result<Histogram<u64>, String> {
     found.map_err(|error| error.to_string())
 }
 
-/// Writes an interval log, as HdrHistogram's tools read it. `intervals` are seconds from
-/// `began`; the last lines hold the whole run, tagged with what they are of.
-pub fn write_hlog(
-    mut out: impl Write,
-    began: SystemTime,
-    intervals: &[Histogram<u64>],
-    totals: &[(&str, &Histogram<u64>)],
-) -> io::Result<()> {
+/// What a latency is of; by its name in a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metric {
+    Publish,
+    Arrival,
+    Fetch,
+    Connect,
+    FirstAck,
+    Lateness,
+}
+
+impl Metric {
+    pub fn name(self) -> &'static str {
+        match self {
+            Metric::Publish => "publish",
+            Metric::Arrival => "arrival",
+            Metric::Fetch => "fetch",
+            Metric::Connect => "connect",
+            Metric::FirstAck => "first_ack",
+            Metric::Lateness => "lateness",
+        }
+    }
+}
+
+/// A stretch of an interval log.
+pub struct Line<'a> {
+    pub start: Duration,
+    pub length: Duration,
+    /// None for the log's main values: those that the tools show if not told otherwise.
+    pub tag: Option<&'a str>,
+    pub values: &'a Histogram<u64>,
+}
+
+/// Writes an interval log as HdrHistogram's tools read it: times in s from `began`, values
+/// in ns, and the maximum beside each line in ms.
+pub fn write_hlog(mut out: impl Write, began: SystemTime, lines: &[Line<'_>]) -> io::Result<()> {
     let mut serializer = V2DeflateSerializer::new();
+    // Its tools look for this line and for the column names.
+    writeln!(out, "#[Histogram log format version 1.3]")?;
     let mut log = IntervalLogWriterBuilder::new()
-        .add_comment("ottla bench: latency in ns; start and length of intervals in s")
+        .add_comment("ottla bench: latency in ns")
         .with_start_time(began)
         .with_base_time(began)
+        .with_max_value_divisor(1e6)
         .begin_log_with(&mut out, &mut serializer)?;
     let other = |error| io::Error::other(format!("{error:?}"));
-    let second = Duration::from_secs(1);
-    for (index, values) in (0u32..).zip(intervals) {
-        log.write_histogram(values, second * index, second, None)
-            .map_err(other)?;
-    }
-    let whole = second * u32::try_from(intervals.len()).unwrap_or(u32::MAX);
-    for (name, values) in totals {
-        log.write_histogram(values, Duration::ZERO, whole, Tag::new(name))
+    for line in lines {
+        let tag = line.tag.and_then(Tag::new);
+        log.write_histogram(line.values, line.start, line.length, tag)
             .map_err(other)?;
     }
     Ok(())
@@ -137,19 +163,21 @@ mod tests {
     }
 
     #[test]
-    fn the_interval_log_has_every_interval_and_the_total() {
+    fn an_interval_log_has_a_line_for_each_stretch() {
+        let values = histogram();
+        let line = |second, tag| Line {
+            start: Duration::from_secs(second),
+            length: Duration::from_secs(1),
+            tag,
+            values: &values,
+        };
         let mut out = Vec::new();
-        let intervals = [histogram(), histogram()];
-        write_hlog(
-            &mut out,
-            SystemTime::UNIX_EPOCH,
-            &intervals,
-            &[("publish", &histogram())],
-        )
-        .unwrap();
+        let lines = [line(0, None), line(1, None), line(0, Some("publish"))];
+        write_hlog(&mut out, SystemTime::UNIX_EPOCH, &lines).unwrap();
         let text = String::from_utf8(out).unwrap();
         let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(lines.len(), 3, "{text}");
-        assert!(lines[2].starts_with("Tag=publish,"), "{text}");
+        assert!(lines[1].starts_with("1.000,1.000,"), "{text}");
+        assert!(lines[2].starts_with("Tag=publish,0.000,"), "{text}");
     }
 }

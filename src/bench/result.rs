@@ -186,6 +186,8 @@ pub struct Usage {
     pub cpu_percent: f64,
     /// The generator's only: of its busiest thread.
     pub busiest_thread_percent: Option<f64>,
+    /// The generator's only: the most that a thread could run and had no CPU.
+    pub cpu_wait_percent: Option<f64>,
     /// Since the process began.
     pub peak_rss_bytes: Option<u64>,
 }

@@ -1,288 +1,552 @@
-//! The scenarios `produce` and `e2e`: set up the topic and the connections, run the
-//! threads, show progress, gather the outcome. Called by `cli::bench`.
+//! The scenarios against a topic: sets up topic and connections, runs the phases one after
+//! the other, and gathers the result. Called by `cli::bench`; `recovery` is beside it.
+//!
+//! ```text
+//! topic → first batches → (fetch: data to read) → saturation → 20 % → 50 % → 80 % → 95 %
+//! ```
+//! Every phase has new connections. A run without `--topic` has a topic of its own, where
+//! nobody else publishes, and deletes it.
 
-use std::io::{IsTerminal as _, Write as _};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use hdrhistogram::Histogram;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::arrival::{self, Arrival, Arrived};
-use super::client::Client;
-use super::load::{self, Interval, Load, Loaded, Pace};
-use super::outcome::Outcome;
-use super::record::{histogram, merge};
-use super::schedule::{Facts, Schedule, faults};
-use super::template::{STAMP_BYTES, Shape, Template};
-use crate::base::Millis;
+use super::client::{Client, Wanted};
+use super::consumer::{Asking, Consumer, Part, Reading};
+use super::encoder::{Encoder, Making};
+use super::params::{Params, Plan, Scenario};
+use super::phase::{self, Crew, Measured, Spec};
+use super::producer::{Pace, Producer, Slot, Source, base_offset};
+use super::progress::Progress;
+use super::record::{Metric, histogram, latency};
+use super::result::{BenchResult, Broker, SCHEMA, TOOL};
+use super::schedule::Schedule;
+use super::template::{Shape, Template};
+use super::{machine, usage};
 use crate::wire::ApiKey;
 
-#[derive(Clone, Debug)]
-pub struct Params {
-    pub bootstrap: String,
-    pub topic: String,
-    pub record_bytes: usize,
-    pub batch_bytes: usize,
-    pub connections: usize,
-    /// Requests under way on a connection in closed loop.
-    pub depth: usize,
-    /// -1 or 1.
-    pub acks: i16,
-    /// Records per second in open loop; none for a closed loop.
-    pub rate: Option<u64>,
-    pub duration: Duration,
-    pub warm_up: Duration,
+/// A batch that goes ahead of all may be refused so long: its partition's leader may not
+/// know yet that it is one.
+const FIRST_WAIT: Duration = Duration::from_secs(30);
+const FIRST_POLL: Duration = Duration::from_millis(10);
+/// Requests under way on a connection while `fetch` makes its data.
+const FILL_DEPTH: usize = 5;
+/// Making it may take this long.
+const FILL_WAIT: Duration = Duration::from_secs(3600);
+/// Files that the generator needs beside its connections.
+const FILES_FREE: u64 = 64;
+
+/// A result with what its interval logs need.
+pub struct Outcome {
+    pub result: BenchResult,
+    pub measured: Vec<Measured>,
 }
 
-impl Params {
-    /// At least one record, whatever the batch's size.
-    pub fn records_per_batch(&self) -> usize {
-        (self.batch_bytes / self.record_bytes.max(1)).max(1)
+/// A topic that stands, and what is in it.
+struct Stage<'a> {
+    params: &'a Params,
+    topic: String,
+    /// By partition.
+    leaders: Vec<String>,
+    end_offsets: Vec<u64>,
+    connects: Histogram<u64>,
+}
+
+pub fn run(params: &Params) -> Result<Outcome, String> {
+    params.check()?;
+    raise_file_limit(params)?;
+    let began = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let began_ms = began.map_or(0, |began| began.as_millis() as u64);
+    let mut client = Client::connect(&params.bootstrap)?;
+    let own_topic = || format!("ottla-bench-{}-{began_ms}", params.scenario.name());
+    let wanted = Wanted {
+        topic: params.topic.clone().unwrap_or_else(own_topic),
+        partitions: i32::try_from(params.partitions).map_err(|_| "too many partitions")?,
+        replication_factor: params.replication_factor,
+    };
+    let ran = on_topic(params, &mut client, &wanted, began_ms);
+    if params.topic.is_none() {
+        // After a failed run its error is the one to tell.
+        let deleted = client.delete_topic(&wanted.topic);
+        if ran.is_ok() {
+            deleted?;
+        }
+    }
+    ran
+}
+
+fn on_topic(
+    params: &Params,
+    client: &mut Client,
+    wanted: &Wanted,
+    began_ms: u64,
+) -> Result<Outcome, String> {
+    let mut leaders = client.leaders(wanted)?;
+    if leaders.len() < params.partitions {
+        return Err(format!(
+            "{} has {} partitions, {} are wanted: --partitions, or another --topic",
+            wanted.topic,
+            leaders.len(),
+            params.partitions
+        ));
+    }
+    leaders.truncate(params.partitions);
+    let mut stage = Stage {
+        params,
+        topic: wanted.topic.clone(),
+        end_offsets: Vec::new(),
+        leaders,
+        connects: histogram(),
+    };
+    stage.publish_first()?;
+    let mut result = BenchResult {
+        schema: SCHEMA,
+        tool: TOOL.to_owned(),
+        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        scenario: params.scenario.name().to_owned(),
+        name: params
+            .name
+            .clone()
+            .unwrap_or_else(|| params.scenario.name().to_owned()),
+        began_ms,
+        valid: true,
+        options: params.to_json(),
+        broker: stage.broker(client),
+        ..Default::default()
+    };
+    result.machine = machine::fingerprint(&broker_dir(params, &result.broker));
+    if params.scenario == Scenario::Fetch {
+        stage.fill()?;
+    }
+    let measured = stage.phases()?;
+    for one in &measured {
+        result.add(one.phase.clone());
+    }
+    Ok(Outcome { result, measured })
+}
+
+impl Stage<'_> {
+    fn phases(&mut self) -> Result<Vec<Measured>, String> {
+        let params = self.params;
+        let count = match &params.plan {
+            Plan::Shares(shares) => 1 + shares.len(),
+            Plan::Closed | Plan::Rate(_) => 1,
+        };
+        let each = params.warm_up + params.duration;
+        let mut progress = Progress::new(each * count as u32);
+        let mut all = Vec::new();
+        match &params.plan {
+            Plan::Rate(rate) => {
+                let fetched = self.records_per_fetch();
+                let rate = *rate;
+                all.push(self.phase("rate", None, Some(rate), fetched, &mut progress)?);
+            }
+            Plan::Closed => all.push(self.phase("saturation", None, None, 0, &mut progress)?),
+            Plan::Shares(shares) => {
+                let first = self.phase("saturation", None, None, 0, &mut progress)?;
+                let (saturation, fetched) = (first.rate, first.records_per_fetch.max(1));
+                all.push(first);
+                for share in shares {
+                    let rate = ((saturation * share / 100.0) as u64).max(1);
+                    let name = format!("{share}%");
+                    all.push(self.phase(
+                        &name,
+                        Some(*share),
+                        Some(rate),
+                        fetched,
+                        &mut progress,
+                    )?);
+                }
+            }
+        }
+        progress.finish();
+        Ok(all)
     }
 
-    fn check(&self) -> Result<(), String> {
-        if self.record_bytes < STAMP_BYTES {
-            return Err(format!("--record-bytes is {STAMP_BYTES} at least"));
+    fn phase(
+        &mut self,
+        name: &str,
+        offered_percent: Option<f64>,
+        rate: Option<u64>,
+        records_per_fetch: u64,
+        progress: &mut Progress,
+    ) -> Result<Measured, String> {
+        let crew = self.crew(rate, records_per_fetch)?;
+        let spec = Spec {
+            name: name.to_owned(),
+            offered_percent,
+            rate: rate.map(|rate| rate as f64),
+            warm_up: self.params.warm_up,
+            duration: self.params.duration,
+            end_offsets: self.end_offsets.clone(),
+        };
+        let mut measured = phase::run(spec, crew, self.params, progress)?;
+        self.end_offsets.clone_from(&measured.end_offsets);
+        if self.params.scenario == Scenario::Conns {
+            let name = Metric::Connect.name().to_owned();
+            let connects = std::mem::replace(&mut self.connects, histogram());
+            measured.phase.latencies.insert(name, latency(&connects));
+        }
+        Ok(measured)
+    }
+
+    fn crew(&mut self, rate: Option<u64>, records_per_fetch: u64) -> Result<Crew, String> {
+        let params = self.params;
+        let depth = params.depth;
+        let records_per_batch = params.records_per_batch() as u64;
+        if params.scenario == Scenario::Fetch {
+            let lanes = assign(&self.leaders, params.connections);
+            let pace = |connection| match rate {
+                None => Pace::Closed { depth: 1 },
+                Some(rate) => Pace::Open(Schedule {
+                    rate,
+                    records_per_batch: records_per_fetch,
+                    connections: lanes.len() as u64,
+                    connection,
+                }),
+            };
+            let reading = |connection| Reading::CatchUp {
+                pace: pace(connection),
+                records_per_fetch: records_per_fetch.max(1),
+            };
+            let consumers = (0..).zip(&lanes);
+            let consumers = consumers
+                .map(|(index, (address, parts))| self.consumer(address, parts, reading(index)))
+                .collect::<Result<_, _>>()?;
+            return Ok(Crew {
+                producers: Vec::new(),
+                consumers,
+                reading: Metric::Fetch,
+            });
+        }
+        // Consumers stand first, so that they miss nothing.
+        let mut consumers = Vec::new();
+        if params.scenario.has_arrivals() {
+            let connections = match params.scenario {
+                Scenario::Partitions => 1,
+                _ => params.connections.min(self.leaders.len()),
+            };
+            for _ in 0..params.fan_out {
+                for (address, parts) in assign(&self.leaders, connections) {
+                    consumers.push(self.consumer(&address, &parts, Reading::Arrival)?);
+                }
+            }
+        }
+        let lanes = assign(&self.leaders, params.connections);
+        let stamped = rate.is_some() || params.scenario.has_arrivals();
+        let pace = |connection| match rate {
+            None => Pace::Closed { depth },
+            Some(rate) => Pace::Open(Schedule {
+                rate,
+                records_per_batch,
+                connections: lanes.len() as u64,
+                connection,
+            }),
+        };
+        Ok(Crew {
+            producers: self.producers(&lanes, pace, stamped)?,
+            consumers,
+            reading: Metric::Arrival,
+        })
+    }
+
+    fn producers(
+        &mut self,
+        lanes: &[(String, Vec<usize>)],
+        pace: impl Fn(u64) -> Pace,
+        stamped: bool,
+    ) -> Result<Vec<Producer>, String> {
+        let mut shares = vec![0; self.leaders.len()];
+        for partition in lanes.iter().flat_map(|(_, parts)| parts) {
+            shares[*partition] += 1;
+        }
+        let mut producers = Vec::new();
+        for (index, (address, parts)) in (0..).zip(lanes) {
+            let began = Instant::now();
+            let client = Client::connect(address)?;
+            let took_ns = began.elapsed().as_nanos() as u64;
+            self.connects.saturating_record(took_ns.max(1));
+            let version = client.produce_version()?;
+            let slot = |partition: &usize| Slot {
+                partition: *partition as i32,
+                next_offset: self.end_offsets[*partition] as i64,
+                exclusive: self.params.topic.is_none() && shares[*partition] == 1,
+            };
+            let source = if self.params.encodes() {
+                Source::Encoder(Box::new(self.encoder(version, parts)))
+            } else {
+                let template = |partition: &usize| self.template(*partition, version);
+                let templates = parts.iter().map(template).collect::<Result<_, _>>()?;
+                Source::Templates { templates, stamped }
+            };
+            let records_per_batch = self.params.records_per_batch() as u64;
+            producers.push(Producer::new(
+                client.into_stream(),
+                version,
+                source,
+                parts.iter().map(slot).collect(),
+                records_per_batch,
+                pace(index),
+            )?);
+        }
+        Ok(producers)
+    }
+
+    fn consumer(
+        &self,
+        address: &str,
+        parts: &[usize],
+        reading: Reading,
+    ) -> Result<Consumer, String> {
+        let client = Client::connect(address)?;
+        let asking = Asking {
+            topic: self.topic.clone(),
+            version: client.fetch_version()?,
+            bytes_max: i32::try_from(self.params.fetch_bytes).unwrap_or(i32::MAX),
+            check_every: self.params.check_every,
+        };
+        let part = |partition: &usize| {
+            let end_offset = self.end_offsets[*partition] as i64;
+            Part {
+                partition: *partition as i32,
+                offset: match reading {
+                    Reading::Arrival => end_offset,
+                    Reading::CatchUp { .. } => 0,
+                },
+                end_offset,
+            }
+        };
+        let parts = parts.iter().map(part).collect();
+        Consumer::new(client.into_stream(), asking, reading, parts)
+    }
+
+    fn template(&self, partition: usize, version: i16) -> Result<Template, String> {
+        let shape = Shape {
+            topic: &self.topic,
+            partition: partition as i32,
+            acks: self.params.acks,
+            record_bytes: self.params.record_bytes,
+            records_per_batch: self.params.records_per_batch(),
+        };
+        let mut template = Template::new(&shape, version)?;
+        // It has no time in it yet, so that its time is in no window.
+        template.stamp(u64::MAX);
+        Ok(template)
+    }
+
+    fn encoder(&self, version: i16, parts: &[usize]) -> Encoder {
+        let params = self.params;
+        let making = Making {
+            topic: self.topic.clone(),
+            version,
+            acks: params.acks,
+            record_bytes: params.record_bytes,
+            records_per_batch: params.records_per_batch(),
+            keys: params.keys,
+            compression: params.compression,
+        };
+        let parts: Vec<i32> = parts.iter().map(|part| *part as i32).collect();
+        Encoder::new(making, &parts, self.leaders.len())
+    }
+
+    /// A batch to each partition: tells where its log ends (other runs' records may be in
+    /// front), and that its leader leads.
+    fn publish_first(&mut self) -> Result<(), String> {
+        let mut clients: BTreeMap<String, Client> = BTreeMap::new();
+        let records = self.params.records_per_batch() as u64;
+        for partition in 0..self.leaders.len() {
+            let address = self.leaders[partition].clone();
+            let client = match clients.entry(address) {
+                std::collections::btree_map::Entry::Occupied(found) => found.into_mut(),
+                std::collections::btree_map::Entry::Vacant(place) => {
+                    let client = Client::connect(place.key())?;
+                    place.insert(client)
+                }
+            };
+            let version = client.produce_version()?;
+            let mut template = self.template(partition, version)?;
+            let began = Instant::now();
+            let base = loop {
+                let frame = template.frame(0);
+                let body = client.call_frame(ApiKey::Produce, version, 0, frame)?;
+                match base_offset(&body, version, partition as i32) {
+                    Ok(base) => break base,
+                    Err(error) if began.elapsed() > FIRST_WAIT => return Err(error),
+                    // Nothing tells a client when a leader has learnt of it.
+                    Err(_) => std::thread::sleep(FIRST_POLL),
+                }
+            };
+            let base = u64::try_from(base).map_err(|_| format!("base offset {base}"))?;
+            self.end_offsets.push(base + records);
         }
         Ok(())
     }
+
+    /// Publishes what `fetch` will read.
+    fn fill(&mut self) -> Result<(), String> {
+        let params = self.params;
+        let lanes = assign(&self.leaders, params.connections.min(self.leaders.len()));
+        let batch_bytes = (params.records_per_batch() * params.record_bytes) as u64;
+        let batches = params.data_bytes / batch_bytes / lanes.len() as u64 + 1;
+        let pace = |_| Pace::Fill {
+            depth: FILL_DEPTH,
+            batches,
+        };
+        let crew = Crew {
+            producers: self.producers(&lanes, pace, false)?,
+            consumers: Vec::new(),
+            reading: Metric::Fetch,
+        };
+        let spec = Spec {
+            name: "making the data".to_owned(),
+            offered_percent: None,
+            rate: None,
+            warm_up: Duration::ZERO,
+            duration: FILL_WAIT,
+            end_offsets: self.end_offsets.clone(),
+        };
+        let mut progress = Progress::new(Duration::ZERO);
+        let filled = phase::run(spec, crew, params, &mut progress)?;
+        progress.finish();
+        self.end_offsets = filled.end_offsets;
+        Ok(())
+    }
+
+    /// What a full fetch brings, by the size of batches.
+    fn records_per_fetch(&self) -> u64 {
+        let params = self.params;
+        let records = params.records_per_batch();
+        let fetches = params.fetch_bytes / (records * params.record_bytes);
+        (fetches.max(1) * records) as u64
+    }
+
+    fn broker(&self, client: &mut Client) -> Broker {
+        let params = self.params;
+        let settings = client.settings();
+        let features = client.features();
+        let ours = settings.keys().any(|name| name.starts_with("ottla."));
+        let count = |addresses: &mut dyn Iterator<Item = &String>| {
+            let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+            for address in addresses {
+                *counts.entry(address.clone()).or_default() += 1;
+            }
+            counts
+        };
+        let partitions_by_leader = count(&mut self.leaders.iter());
+        let lanes = assign(&self.leaders, params.connections);
+        Broker {
+            bootstrap: params.bootstrap.clone(),
+            topic: self.topic.clone(),
+            software: params
+                .broker_name
+                .clone()
+                .or_else(|| ours.then(|| "Ottla".to_owned())),
+            version: params.broker_version.clone(),
+            features,
+            settings,
+            brokers: partitions_by_leader.len(),
+            partitions_by_leader,
+            connections_by_address: count(&mut lanes.iter().map(|(address, _)| address)),
+            pid: params.broker_pid,
+            command: params.broker_pid.and_then(usage::command),
+            thread_cpus: params
+                .broker_pid
+                .map(usage::thread_cpus)
+                .unwrap_or_default(),
+        }
+    }
 }
 
-/// Publishes only.
-pub fn produce(params: &Params) -> Result<Outcome, String> {
-    run("produce", params, false)
+/// Who goes where: an address for each connection and the partitions that it serves, all
+/// led there. Each leader has a connection at least; with more connections than partitions
+/// some share one.
+fn assign(leaders: &[String], connections: usize) -> Vec<(String, Vec<usize>)> {
+    if connections >= leaders.len() {
+        let one = |index: usize| {
+            let partition = index % leaders.len();
+            (leaders[partition].clone(), vec![partition])
+        };
+        return (0..connections).map(one).collect();
+    }
+    let mut led: BTreeMap<&String, Vec<usize>> = BTreeMap::new();
+    for (partition, leader) in leaders.iter().enumerate() {
+        led.entry(leader).or_default().push(partition);
+    }
+    let mut lanes = Vec::new();
+    for (index, (leader, partitions)) in led.iter().enumerate() {
+        // The remainder goes to the first ones.
+        let share = connections / led.len() + usize::from(index < connections % led.len());
+        let share = share.clamp(1, partitions.len());
+        for lane in 0..share {
+            let own = partitions.iter().copied().skip(lane).step_by(share);
+            lanes.push(((*leader).clone(), own.collect()));
+        }
+    }
+    lanes
 }
 
-/// From publishing to arrival; a connection has a partition of its own.
-pub fn e2e(params: &Params) -> Result<Outcome, String> {
-    run("e2e", params, true)
+/// Where the broker's log lies, if that is on this machine.
+fn broker_dir(params: &Params, broker: &Broker) -> std::path::PathBuf {
+    let told = broker.settings.get("log.dirs").map(Path::new);
+    let near = broker.bootstrap.starts_with("127.") || broker.bootstrap.starts_with("localhost");
+    let told = told.filter(|dir| near && dir.is_absolute() && dir.exists());
+    let dir = params.broker_dir.as_deref().or(told);
+    dir.unwrap_or(Path::new(".")).to_owned()
 }
 
-fn run(name: &'static str, params: &Params, arrivals: bool) -> Result<Outcome, String> {
-    params.check()?;
-    let count = params.connections;
-    let wanted = i32::try_from(count).map_err(|_| "too many connections")?;
-    let leaders = Client::connect(&params.bootstrap)?.leaders(&params.topic, wanted)?;
-    if arrivals && leaders.len() < count {
+fn raise_file_limit(params: &Params) -> Result<(), String> {
+    let consumers = params.fan_out * params.connections;
+    let threads = 8 * params.threads;
+    let needed = (params.connections + consumers + threads) as u64 + FILES_FREE;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| error.to_string())?;
+    if soft >= needed {
+        return Ok(());
+    }
+    if hard < needed {
         return Err(format!(
-            "{} has {} partitions, fewer than connections",
-            params.topic,
-            leaders.len()
+            "{needed} open files are needed, the limit is {hard} (ulimit -Hn)"
         ));
     }
-    let mut loads = Vec::new();
-    let mut readers = Vec::new();
-    for index in 0..count {
-        let partition = index % leaders.len();
-        let (load, next_offset) = prepare(params, index, partition, &leaders, arrivals)?;
-        loads.push(load);
-        if let Some(offset) = next_offset {
-            readers.push((Client::connect(&leaders[partition])?, offset));
-        }
+    setrlimit(Resource::RLIMIT_NOFILE, needed, hard).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leaders(of: &[&str]) -> Vec<String> {
+        of.iter().map(|one| (*one).to_owned()).collect()
     }
-    let expected: Vec<_> = readers.iter().map(|_| AtomicU64::new(u64::MAX)).collect();
-    let began = SystemTime::now();
-    let epoch = Instant::now();
-    let window = load::window(params.warm_up, params.duration);
-    let (sender, receiver) = channel();
-    let (loaded, arrived, intervals) = thread::scope(|scope| {
-        let mut arriving = Vec::new();
-        for (index, (client, from_offset)) in readers.into_iter().enumerate() {
-            let arrival = Arrival {
-                client,
-                topic: &params.topic,
-                partition: index as i32,
-                from_offset,
-                window,
-                epoch,
-                expected: &expected[index],
-            };
-            arriving.push(scope.spawn(move || arrival::run(arrival)));
-        }
-        let mut loading = Vec::new();
-        for (index, mut load) in loads.into_iter().enumerate() {
-            load.epoch = epoch;
-            let sender = sender.clone();
-            let expected = expected.get(index);
-            loading.push(scope.spawn(move || {
-                let loaded = load::run(load, &sender);
-                if let Some(expected) = expected {
-                    let records = loaded.as_ref().map_or(0, |loaded| loaded.acknowledged);
-                    expected.store(records, Ordering::Release);
+
+    #[test]
+    fn connections_share_partitions_and_the_other_way_round() {
+        let parts = |lanes: &[(String, Vec<usize>)]| -> Vec<Vec<usize>> {
+            lanes.iter().map(|(_, parts)| parts.clone()).collect()
+        };
+        let two = leaders(&["a", "b"]);
+        assert_eq!(parts(&assign(&two, 3)), [vec![0], vec![1], vec![0]]);
+        let five = leaders(&["a", "a", "a", "a", "a"]);
+        assert_eq!(parts(&assign(&five, 2)), [vec![0, 2, 4], vec![1, 3]]);
+    }
+
+    #[test]
+    fn a_connection_serves_what_its_broker_leads() {
+        let leaders = leaders(&["a", "b", "a", "c", "a"]);
+        for connections in 1..8 {
+            let lanes = assign(&leaders, connections);
+            assert!(lanes.len() >= connections.min(3), "{connections}");
+            let mut seen = vec![false; leaders.len()];
+            for (address, parts) in &lanes {
+                assert!(!parts.is_empty());
+                for part in parts {
+                    assert_eq!(&leaders[*part], address);
+                    seen[*part] = true;
                 }
-                loaded
-            }));
-        }
-        drop(sender);
-        let intervals = gather(&receiver, params.duration);
-        let loaded: Vec<_> = loading
-            .into_iter()
-            .map(thread::ScopedJoinHandle::join)
-            .collect();
-        let arrived: Vec<_> = arriving
-            .into_iter()
-            .map(thread::ScopedJoinHandle::join)
-            .collect();
-        (loaded, arrived, intervals)
-    });
-    let panicked = |_| "a thread of the generator panicked".to_owned();
-    let loaded: Vec<Loaded> = loaded
-        .into_iter()
-        .map(|joined| joined.map_err(panicked)?)
-        .collect::<Result<_, String>>()?;
-    let arrived: Vec<Arrived> = arrived
-        .into_iter()
-        .map(|joined| joined.map_err(panicked)?)
-        .collect::<Result<_, String>>()?;
-    let arrived = arrivals.then_some(arrived.as_slice());
-    Ok(outcome(name, params, began, intervals, &loaded, arrived))
-}
-
-/// A connection that is ready to produce and, for arrivals, the offset that comes next.
-fn prepare(
-    params: &Params,
-    index: usize,
-    partition: usize,
-    leaders: &[String],
-    arrivals: bool,
-) -> Result<(Load, Option<i64>), String> {
-    let mut client = Client::connect(&leaders[partition])?;
-    let version = client.produce_version()?;
-    let records_per_batch = params.records_per_batch();
-    let shape = Shape {
-        topic: &params.topic,
-        partition: partition as i32,
-        acks: params.acks,
-        record_bytes: params.record_bytes,
-        records_per_batch,
-        now: now_ms(),
-    };
-    let mut template = Template::new(&shape, version)?;
-    // It has no time in it yet, so that its time is in no window.
-    template.stamp(u64::MAX);
-    let mut next_offset = None;
-    if arrivals {
-        // A batch of our own tells where the log ends: other runs' records come before.
-        let body = client.call_frame(ApiKey::Produce, version, 0, template.frame(0))?;
-        let base = load::check_body(&body, version, -1)?;
-        next_offset = Some(base + records_per_batch as i64);
-    }
-    let pace = match params.rate {
-        None => Pace::Closed {
-            depth: params.depth,
-        },
-        Some(rate) => Pace::Open(Schedule {
-            rate,
-            records_per_batch: records_per_batch as u64,
-            connections: params.connections as u64,
-            connection: index as u64,
-        }),
-    };
-    let load = Load {
-        stream: client.into_stream(),
-        template,
-        version,
-        records_per_batch: records_per_batch as u64,
-        pace,
-        window: load::window(params.warm_up, params.duration),
-        stamped: arrivals,
-        epoch: Instant::now(),
-    };
-    Ok((load, next_offset))
-}
-
-/// Merges the threads' seconds until the last thread ended.
-fn gather(receiver: &Receiver<Interval>, duration: Duration) -> Vec<Histogram<u64>> {
-    let mut merged: Vec<(Histogram<u64>, u64)> = Vec::new();
-    let live = std::io::stderr().is_terminal();
-    for interval in receiver {
-        while merged.len() <= interval.second {
-            merged.push((histogram(), 0));
-        }
-        let (latencies, records) = &mut merged[interval.second];
-        merge(latencies, &interval.latencies);
-        *records += interval.records;
-        if live {
-            let left = (duration.as_secs() as usize).saturating_sub(interval.second + 1);
-            let micros = |quantile| latencies.value_at_quantile(quantile) / 1000;
-            // Whoever closed the terminal doesn't want to see it.
-            let _ = write!(
-                std::io::stderr(),
-                "\r\x1b[K{records} records/s  p50 {} µs  p99 {} µs  {left} s left",
-                micros(0.5),
-                micros(0.99),
-            );
+            }
+            assert!(connections >= 5 || seen.iter().all(|it| *it), "{lanes:?}");
         }
     }
-    if live {
-        let _ = write!(std::io::stderr(), "\r\x1b[K");
-    }
-    merged.into_iter().map(|(latencies, _)| latencies).collect()
-}
-
-fn outcome(
-    scenario: &'static str,
-    params: &Params,
-    began: SystemTime,
-    intervals: Vec<Histogram<u64>>,
-    loaded: &[Loaded],
-    arrived: Option<&[Arrived]>,
-) -> Outcome {
-    let sum = |of: fn(&Loaded) -> u64| loaded.iter().map(of).sum::<u64>();
-    let merged = |of: fn(&Loaded) -> &Histogram<u64>| {
-        let mut all = histogram();
-        loaded.iter().for_each(|loaded| merge(&mut all, of(loaded)));
-        all
-    };
-    let publish = merged(|loaded| &loaded.latencies);
-    let lateness = merged(|loaded| &loaded.lateness);
-    let arrival = arrived.map(|arrived| {
-        let mut all = histogram();
-        arrived
-            .iter()
-            .for_each(|one| merge(&mut all, &one.latencies));
-        all
-    });
-    let acknowledged = sum(|loaded| loaded.acknowledged);
-    let records_arrived = arrived.map(|all| all.iter().map(|one| one.records).sum::<u64>());
-    let achieved_arriving = arrived.map(|all| all.iter().map(|one| one.achieved).sum::<u64>());
-    let achieved_published = sum(|loaded| loaded.achieved);
-    let missing = records_arrived.map_or(0, |arrived| acknowledged.saturating_sub(arrived));
-    let cpu_publish = loaded.iter().map(|one| one.cpu_percent);
-    let cpu_arrive = arrived
-        .unwrap_or_default()
-        .iter()
-        .map(|one| one.cpu_percent);
-    let cpu: Vec<f64> = cpu_publish.chain(cpu_arrive).collect();
-    let facts = Facts {
-        open_loop: params.rate.is_some(),
-        scheduled: sum(|loaded| loaded.scheduled),
-        achieved: achieved_arriving.map_or(achieved_published, |it| it.min(achieved_published)),
-        unanswered: sum(|loaded| loaded.unanswered) + missing,
-        latency_p99_ns: publish.value_at_quantile(0.99),
-        lateness_p99_ns: lateness.value_at_quantile(0.99),
-        cpu_percent: cpu.iter().copied().fold(0.0, f64::max),
-    };
-    Outcome {
-        scenario,
-        params: params.clone(),
-        began,
-        faults: faults(&facts),
-        facts,
-        acknowledged,
-        in_window: sum(|loaded| loaded.in_window),
-        arrived: records_arrived,
-        publish,
-        arrival,
-        lateness,
-        intervals,
-        cpu_percent_sum: cpu.iter().sum(),
-    }
-}
-
-fn now_ms() -> Millis {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_millis() as Millis)
 }

@@ -1,6 +1,6 @@
 //! When an open loop means to send, and whether a run may be believed. Pure: times are
-//! nanoseconds since the run's own start. Called by `load` (due times) and `result`
-//! (verdict).
+//! nanoseconds since the run's own start. Called by `producer` and `consumer` (due times) and
+//! `phase` (verdict).
 //!
 //! Batch `i` of connection `c` is due at `(i × connections + c) × records × 1 s ÷ rate`: the
 //! connections take turns, and no answer, however late, moves a due time.
@@ -13,6 +13,8 @@ const LATENESS_P99_FREE_NS: u64 = 50_000;
 const LATENESS_SHARE: u64 = 10;
 /// A generator thread that is this busy may be what was measured.
 const CPU_PERCENT_MAX: f64 = 95.0;
+/// One that waits for a CPU so much measures the scheduler, not the broker.
+const WAIT_PERCENT_MAX: f64 = 25.0;
 
 /// The due times of one connection in open loop.
 #[derive(Clone, Copy, Debug)]
@@ -67,10 +69,14 @@ pub struct Facts {
     pub achieved: u64,
     /// Records sent of which no answer (or no arrival) came.
     pub unanswered: u64,
+    /// Of what the scenario is about: arrival where there are consumers.
     pub latency_p99_ns: u64,
+    /// The generator's own; what it waited for the broker isn't in it.
     pub lateness_p99_ns: u64,
     /// Of the generator's busiest thread, in percent of one CPU.
     pub cpu_percent: f64,
+    /// The longest that a thread could run and had no CPU, in percent of the time.
+    pub wait_percent: f64,
 }
 
 /// Why the run is invalid; empty if it is valid.
@@ -97,9 +103,17 @@ pub fn faults(facts: &Facts) -> Vec<String> {
             ));
         }
     }
+    if facts.wait_percent > WAIT_PERCENT_MAX {
+        faults.push(format!(
+            "a thread of the generator waited for a CPU in {:.0} % of the time: something else \
+             had them",
+            facts.wait_percent
+        ));
+    }
     if facts.cpu_percent > CPU_PERCENT_MAX {
         faults.push(format!(
-            "a thread of the generator used {:.0} % of its CPU: the generator is the limit",
+            "a thread of the generator used {:.0} % of a CPU: the generator is the limit \
+             (more --threads may help)",
             facts.cpu_percent
         ));
     }
@@ -118,6 +132,7 @@ mod tests {
         latency_p99_ns: 1_000_000,
         lateness_p99_ns: 100_000,
         cpu_percent: 95.0,
+        wait_percent: 25.0,
     };
 
     #[test]
@@ -192,7 +207,14 @@ mod tests {
                 cpu_percent: 95.1,
                 ..KEPT
             },
-            "95 % of its CPU",
+            "95 % of a CPU",
+        );
+        told(
+            Facts {
+                wait_percent: 26.0,
+                ..KEPT
+            },
+            "waited for a CPU in 26 %",
         );
     }
 

@@ -1,16 +1,17 @@
 //! Produce requests encoded once and sent many times. Between two sends only the
-//! correlation id changes and, where arrivals are timed, the time at the front of every
-//! value with the batch's CRC; so that the client costs next to nothing. Called by `load`.
+//! correlation id changes and, where latency is measured, the time at the front of every
+//! value with the batch's timestamps and CRC; so that the client costs next to nothing.
+//! Called by `producer`.
 
 use std::ops::Range;
+use std::time::SystemTime;
 
 use bytes::BytesMut;
 
+use super::client::put_request;
 use crate::base::Millis;
 use crate::record::{BatchBuilder, BatchParams};
 use crate::wire::ApiKey;
-use crate::wire::codec::Message as _;
-use crate::wire::header::encode_request_header;
 use crate::wire::messages::ProduceRequest;
 use crate::wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
 
@@ -20,13 +21,14 @@ pub const STAMP_BYTES: usize = 8;
 /// filling has no byte of it.
 const MARK: [u8; STAMP_BYTES] = *b"\xf1OTTLA\xf2\xf3";
 const FILLING: &[u8] = b"abcdefghijklmnopqrstuvwxyz012345";
-const CLIENT_ID: &str = "ottla-bench";
-const TIMEOUT_MS: i32 = 30_000;
+pub const TIMEOUT_MS: i32 = 30_000;
 /// In a frame: after size, api key and version.
 const AT_CORRELATION_ID: usize = 8;
 /// In a batch.
 const AT_CRC: usize = 17;
 const CRC_FROM: usize = 21;
+/// Base and max timestamp; the records' are relative to the former and all 0.
+const AT_TIMESTAMPS: usize = 27;
 
 #[derive(Clone, Debug)]
 pub struct Shape<'a> {
@@ -35,7 +37,6 @@ pub struct Shape<'a> {
     pub acks: i16,
     pub record_bytes: usize,
     pub records_per_batch: usize,
-    pub now: Millis,
 }
 
 #[derive(Clone)]
@@ -56,9 +57,10 @@ impl Template {
                 .cycle()
                 .take(shape.record_bytes.saturating_sub(STAMP_BYTES)),
         );
+        let now = now_ms();
         let mut builder = BatchBuilder::new(BatchParams::default());
         for _ in 0..shape.records_per_batch {
-            builder.append(shape.now, None, Some(&value), &[]);
+            builder.append(now, None, Some(&value), &[]);
         }
         let batch = builder.finish();
         let request = ProduceRequest {
@@ -74,14 +76,9 @@ impl Template {
                 ..Default::default()
             }],
         };
-        let mut out = BytesMut::from(&[0; 4][..]);
-        encode_request_header(&mut out, ApiKey::Produce, version, 0, Some(CLIENT_ID));
-        request
-            .encode(&mut out, version)
-            .map_err(|error| error.to_string())?;
-        let mut frame = out.to_vec();
-        let size = i32::try_from(frame.len() - 4).map_err(|_| "the batch is too large")?;
-        frame[..4].copy_from_slice(&size.to_be_bytes());
+        let mut out = BytesMut::new();
+        put_request(&mut out, ApiKey::Produce, version, 0, &request)?;
+        let frame = out.to_vec();
         let at = find(&frame, &batch)
             .next()
             .expect("the batch was just encoded");
@@ -105,12 +102,15 @@ impl Template {
         &self.frame
     }
 
-    /// Writes the intended time into every value.
+    /// Writes the intended time into every value, and the batch's timestamps.
     pub fn stamp(&mut self, intended_ns: u64) {
         for at in &self.stamps {
             self.frame[*at..at + STAMP_BYTES].copy_from_slice(&intended_ns.to_be_bytes());
         }
         let batch = &mut self.frame[self.batch.clone()];
+        let now = now_ms().to_be_bytes();
+        batch[AT_TIMESTAMPS..AT_TIMESTAMPS + 8].copy_from_slice(&now);
+        batch[AT_TIMESTAMPS + 8..AT_TIMESTAMPS + 16].copy_from_slice(&now);
         let crc = crc_fast::crc32_iscsi(&batch[CRC_FROM..]);
         batch[AT_CRC..CRC_FROM].copy_from_slice(&crc.to_be_bytes());
     }
@@ -119,6 +119,11 @@ impl Template {
 /// The intended time in a value of ours.
 pub fn stamp_of(value: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(*value.first_chunk()?))
+}
+
+pub fn now_ms() -> Millis {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as Millis)
 }
 
 fn find<'a>(text: &'a [u8], what: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
@@ -138,7 +143,6 @@ mod tests {
             acks: -1,
             record_bytes: 100,
             records_per_batch: 5,
-            now: 1_700_000_000_000,
         };
         for version in [3, 12] {
             let mut template = Template::new(&shape, version).unwrap();
@@ -147,6 +151,7 @@ mod tests {
             assert_eq!(frame[8..12], [0, 0, 0, 7]);
             let batch = BatchView::parse(&frame[template.batch.clone()]).unwrap();
             assert!(batch.verify_crc());
+            assert_eq!(batch.base_timestamp(), batch.max_timestamp());
             let mut seen = 0;
             let mut all = records(&batch).unwrap();
             while let Some(record) = all.next() {
