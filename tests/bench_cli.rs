@@ -381,8 +381,12 @@ fn the_kernel_is_measured_in_the_same_units() {
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path().to_str().unwrap();
     let (result, _) = bench(dir.path(), &["floor", "--duration", "0.05", "--dir", at]);
-    let floor = result["floor"].as_object().unwrap();
-    let names: Vec<_> = floor.keys().map(String::as_str).collect();
+    assert_eq!(result["scenario"], "floor");
+    let floor = result["phases"].as_array().unwrap();
+    let names: Vec<_> = floor
+        .iter()
+        .map(|it| it["name"].as_str().unwrap())
+        .collect();
     let all = [
         "ping-pong",
         "stream",
@@ -394,10 +398,11 @@ fn the_kernel_is_measured_in_the_same_units() {
         "memcpy",
     ];
     assert_eq!(names, all);
-    for (name, found) in floor {
+    for found in floor {
+        let bytes_per_s = &found["throughput"]["bytes_per_s"];
         assert!(
-            count(&found["count"]) > 0 && found["bytes_per_s"].is_number(),
-            "{name}"
+            count(&found["latencies"]["step"]["count"]) > 0 && bytes_per_s.is_number(),
+            "{found}"
         );
     }
 }

@@ -122,7 +122,8 @@ pub fn put_produced(
     })
 }
 
-/// What a fetch wants of one partition and, once it was looked up, what there is.
+/// What a fetch wants of one partition and, once it was looked up, what there is. A
+/// connection's are sorted by their partitions.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
     pub partition: PartitionKey,
@@ -138,9 +139,15 @@ pub struct Terms {
     pub wait: Duration,
     pub bytes_min: usize,
     pub bytes_max: u64,
+    /// Whether it goes on with a fetch session (KIP-227): only what has changed was told,
+    /// and only what has records is answered.
+    pub goes_on: bool,
+    /// Whether it opens one, or goes on with one.
+    pub in_session: bool,
 }
 
-/// Reads a Fetch request; what it wants is put into `wanted`.
+/// Reads a Fetch request; what it wants is put into `wanted`, which holds what the
+/// connection's fetch before has left.
 pub fn read_fetch(body: &[u8], store: &Store, wanted: &mut Vec<Wanted>) -> Result<Terms, Fault> {
     let mut d = Decoder::borrowed(body);
     let _replica_id = d.i32()?;
@@ -148,8 +155,11 @@ pub fn read_fetch(body: &[u8], store: &Store, wanted: &mut Vec<Wanted>) -> Resul
     let bytes_min = usize::try_from(d.i32()?)?.max(1);
     let bytes_max = u64::try_from(d.i32()?)?;
     let _isolation_level = d.i8()?;
-    let (_session_id, _session_epoch) = (d.i32()?, d.i32()?);
-    wanted.clear();
+    let (_session_id, session_epoch) = (d.i32()?, d.i32()?);
+    let goes_on = session_epoch > 0;
+    if !goes_on {
+        wanted.clear();
+    }
     for _ in 0..d.i32()? {
         let topic = d.nullable_str(false)?.ok_or("a topic without a name")?;
         for _ in 0..d.i32()? {
@@ -159,29 +169,45 @@ pub fn read_fetch(body: &[u8], store: &Store, wanted: &mut Vec<Wanted>) -> Resul
             let _log_start_offset = d.i64()?;
             let bytes_max = u64::try_from(d.i32()?)?;
             let partition = store.find(topic, index).ok_or("unknown partition")?;
-            wanted.push(Wanted {
+            let asked = Wanted {
                 partition,
                 offset,
                 bytes_max,
                 position: 0,
                 bytes: 0,
-            });
+            };
+            if !goes_on {
+                wanted.push(asked);
+                continue;
+            }
+            match wanted.binary_search_by_key(&partition, |one| one.partition) {
+                Ok(at) => wanted[at] = asked,
+                Err(at) => wanted.insert(at, asked),
+            }
         }
     }
-    // What is forgotten and the rack follow; there are no sessions and no racks.
+    if !goes_on {
+        wanted.sort_unstable_by_key(|one| one.partition);
+    }
+    // What is forgotten and the rack follow; the generator forgets nothing.
     Ok(Terms {
         wait,
         bytes_min,
         bytes_max,
+        goes_on,
+        in_session: session_epoch >= 0,
     })
 }
 
-/// Writes the answer but for the records; `cut` is told after each partition with records
+/// Writes the answer but for the records; with `only_found` of the partitions that have
+/// some. `cut` is told after each partition with records
 /// how long `out` is then and what belongs there.
 pub fn put_fetched(
     out: &mut BytesMut,
     correlation_id: i32,
+    session_id: i32,
     wanted: &[Wanted],
+    only_found: bool,
     store: &Store,
     mut cut: impl FnMut(usize, &Wanted),
 ) -> Result<(), Fault> {
@@ -191,13 +217,17 @@ pub fn put_fetched(
     put_frame(out, api, FETCH_VERSION, correlation_id, bytes, |out| {
         out.put_i32(0);
         out.put_i16(0); // No error.
-        out.put_i32(0); // No session.
-        let of_a_topic = || wanted.chunk_by(|one, next| topic_of(one) == topic_of(next));
+        out.put_i32(session_id);
+        let told = |one: &&Wanted| !only_found || one.bytes > 0;
+        let of_a_topic = || {
+            let topics = wanted.chunk_by(|one, next| topic_of(one) == topic_of(next));
+            topics.filter(|topic| topic.iter().any(|one| told(&one)))
+        };
         out.put_i32(of_a_topic().count() as i32);
         for topic in of_a_topic() {
             put_string(out, topic_of(&topic[0]), false)?;
-            out.put_i32(topic.len() as i32);
-            for one in topic {
+            out.put_i32(topic.iter().filter(told).count() as i32);
+            for one in topic.iter().filter(told) {
                 let found = &store.partitions[one.partition];
                 out.put_i32(found.index);
                 out.put_i16(0); // No error.
@@ -428,25 +458,72 @@ mod tests {
             .map(|one| (one.partition, one.offset, one.bytes_max))
             .collect();
         let key = |index| store.find("a", index).unwrap();
-        assert_eq!(offsets, [(key(1), 3, 1000), (key(0), 4, 1000)]);
+        assert_eq!(offsets, [(key(0), 4, 1000), (key(1), 3, 1000)]);
 
         wanted[1].bytes = 5;
+        let found = answer(&wanted, 0, false, &store);
+        assert_eq!(found.session_id, 0);
+        let partitions = &found.responses[0].partitions;
+        assert_eq!(partitions[0].partition_index, 0);
+        assert_eq!(partitions[0].records.as_deref(), Some(&b""[..]));
+        assert_eq!(partitions[1].records.as_deref(), Some(&b"batch"[..]));
+
+        // Gone on with, a session is told what has changed, and tells what there is.
+        let going_on = FetchRequest {
+            session_id: 9,
+            session_epoch: 1,
+            topics: vec![FetchTopic {
+                topic: "a".to_owned(),
+                partitions: vec![partition(1, 8)],
+                ..Default::default()
+            }],
+            ..request
+        };
+        let mut encoded = BytesMut::new();
+        going_on.encode(&mut encoded, FETCH_VERSION).unwrap();
+        let terms = read_fetch(&encoded, &store, &mut wanted).unwrap();
+        assert!(terms.goes_on && terms.in_session);
+        let offsets: Vec<_> = wanted.iter().map(|one| one.offset).collect();
+        assert_eq!(offsets, [4, 8]);
+        wanted[1].bytes = 5;
+        let found = answer(&wanted, 9, true, &store);
+        assert_eq!(found.session_id, 9);
+        assert_eq!(found.responses[0].partitions.len(), 1);
+        assert_eq!(found.responses[0].partitions[0].partition_index, 1);
+        wanted[1].bytes = 0;
+        assert!(answer(&wanted, 9, true, &store).responses.is_empty());
+    }
+
+    /// With a batch after the last partition, if any has records.
+    fn answer(
+        wanted: &[Wanted],
+        session_id: i32,
+        only_found: bool,
+        store: &Store,
+    ) -> FetchResponse {
         let mut out = BytesMut::new();
         let mut cuts = Vec::new();
-        put_fetched(&mut out, 7, &wanted, &store, |at, one| {
-            cuts.push((at, one.bytes));
-        })
+        put_fetched(
+            &mut out,
+            7,
+            session_id,
+            wanted,
+            only_found,
+            store,
+            |at, one| {
+                cuts.push((at, one.bytes));
+            },
+        )
         .unwrap();
-        assert_eq!(cuts, [(out.len(), 5)], "the records end the answer");
-        out.extend_from_slice(b"batch");
+        if let [(at, 5)] = cuts[..] {
+            assert_eq!(at, out.len(), "the records end the answer");
+            out.extend_from_slice(b"batch");
+        }
         let body = body(&out, ApiKey::Fetch, FETCH_VERSION);
         let mut d = Decoder::new(&body);
         let found = FetchResponse::decode(&mut d, FETCH_VERSION).unwrap();
         d.finish().unwrap();
-        let partitions = &found.responses[0].partitions;
-        assert_eq!(partitions[0].partition_index, 1);
-        assert_eq!(partitions[0].records.as_deref(), Some(&b""[..]));
-        assert_eq!(partitions[1].records.as_deref(), Some(&b"batch"[..]));
+        found
     }
 
     #[test]

@@ -7,14 +7,15 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use hdrhistogram::Histogram;
 use nix::fcntl::{OFlag, SpliceFFlags, splice};
 use nix::sys::sendfile::sendfile;
 use serde_json::{Value, json};
 
-use super::super::record::{histogram, summary};
+use super::super::record::{histogram, latency};
+use super::super::result::{BenchResult, Phase, SCHEMA, TOOL, Throughput};
 use super::super::{machine, summary};
 use super::store::unnamed_file;
 
@@ -34,6 +35,7 @@ pub struct Floor {
     pub name: &'static str,
     /// Of one step.
     pub latency: Histogram<u64>,
+    pub seconds: f64,
     pub bytes_per_second: f64,
 }
 
@@ -59,24 +61,42 @@ pub fn measure(sizes: Sizes, dir: &Path) -> Result<Vec<Floor>, String> {
     ])
 }
 
+/// As a result of the scenario `floor`, with a phase for each measurement.
 pub fn to_json(floors: &[Floor], sizes: Sizes, dir: &Path) -> Value {
-    let of = |floor: &Floor| {
-        let mut value = summary(&floor.latency);
-        value["bytes_per_s"] = json!(floor.bytes_per_second);
-        (floor.name.to_owned(), value)
-    };
-    json!({
-        "tool": "ottla bench",
-        "version": env!("CARGO_PKG_VERSION"),
-        "scenario": "floor",
-        "parameters": {
+    let began = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let mut result = BenchResult {
+        schema: SCHEMA,
+        tool: TOOL.to_owned(),
+        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        scenario: "floor".to_owned(),
+        name: "floor".to_owned(),
+        began_ms: began.map_or(0, |began| began.as_millis() as u64),
+        valid: true,
+        options: json!({
             "record_bytes": sizes.record_bytes,
             "batch_bytes": sizes.batch_bytes,
-            "duration_s": sizes.duration.as_secs_f64(),
-        },
-        "floor": floors.iter().map(of).collect::<serde_json::Map<_, _>>(),
-        "machine": machine::fingerprint(dir),
-    })
+            "duration": sizes.duration.as_secs_f64(),
+        }),
+        machine: machine::fingerprint(dir),
+        ..Default::default()
+    };
+    for floor in floors {
+        let steps_per_s = floor.latency.len() as f64 / floor.seconds;
+        result.add(Phase {
+            name: floor.name.to_owned(),
+            pace: "none".to_owned(),
+            seconds: floor.seconds,
+            valid: true,
+            throughput: Throughput {
+                bytes_per_s: floor.bytes_per_second,
+                batches_per_s: steps_per_s,
+                ..Default::default()
+            },
+            latencies: [("step".to_owned(), latency(&floor.latency))].into(),
+            ..Default::default()
+        });
+    }
+    serde_json::to_value(&result).expect("its maps have string keys")
 }
 
 pub fn text(floors: &[Floor]) -> String {
@@ -107,11 +127,12 @@ fn repeat(
         before = now;
         steps += 1;
     }
-    let bytes_per_second = steps as f64 * bytes as f64 / (before - began).as_secs_f64();
+    let seconds = (before - began).as_secs_f64();
     Ok(Floor {
         name,
         latency,
-        bytes_per_second,
+        seconds,
+        bytes_per_second: steps as f64 * bytes as f64 / seconds,
     })
 }
 

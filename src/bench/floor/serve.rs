@@ -29,7 +29,7 @@ use nix::sys::socket::{MsgFlags, send};
 use slab::Slab;
 
 use super::super::client::frame_size;
-use super::answers::{self, Appended, Wanted};
+use super::answers::{self, Appended, Terms, Wanted};
 use super::store::{PartitionKey, Store};
 use crate::wire::ApiKey;
 use crate::wire::codec::{Decoder, Message as _};
@@ -69,8 +69,13 @@ struct Connection {
     /// Bytes of `output` that the socket has taken.
     sent: usize,
     queue: VecDeque<Piece>,
-    /// What the fetch that is parked or under way wants.
+    /// What the fetch that is parked or under way wants, and its session after it.
     wanted: Vec<Wanted>,
+    /// Which of them is looked at first: none may starve the others.
+    first: usize,
+    /// Partitions that tell this connection of their batches, as of so many deletions.
+    told_by: Vec<PartitionKey>,
+    told_at: u64,
     parked: Option<Parked>,
     timer: Option<Instant>,
     interest: EpollFlags,
@@ -89,8 +94,7 @@ enum Piece {
 #[derive(Clone, Copy)]
 struct Parked {
     correlation_id: i32,
-    bytes_min: usize,
-    bytes_max: u64,
+    terms: Terms,
     until: Instant,
 }
 
@@ -189,6 +193,9 @@ impl Server {
                     sent: 0,
                     queue: VecDeque::new(),
                     wanted: Vec::new(),
+                    first: 0,
+                    told_by: Vec::new(),
+                    told_at: 0,
                     parked: None,
                     timer: None,
                     interest,
@@ -216,8 +223,10 @@ impl Server {
 
     /// Dropping the socket takes it out of the epoll too.
     fn close(&mut self, key: usize) {
-        self.unpark(key);
-        drop(self.connections.try_remove(key));
+        if self.connections.contains(key) {
+            self.tell_of_no_batches(key);
+            drop(self.connections.remove(key));
+        }
     }
 
     fn try_turn(&mut self, key: usize, readable: bool) -> Result<(), Fault> {
@@ -345,7 +354,7 @@ impl Server {
         for (place, records) in self.places.drain(..) {
             let partition = &mut self.store.partitions[place.partition];
             let base_offset = partition.append(&mut body[records])?;
-            self.woken.append(&mut partition.waiting);
+            self.woken.extend_from_slice(&partition.waiting);
             self.appended.push(Appended {
                 base_offset,
                 ..place
@@ -365,8 +374,7 @@ impl Server {
         let terms = answers::read_fetch(body, &self.store, &mut connection.wanted)?;
         let asked = Parked {
             correlation_id: id,
-            bytes_min: terms.bytes_min,
-            bytes_max: terms.bytes_max,
+            terms,
             until: Instant::now() + terms.wait,
         };
         self.answer_or_park(key, asked, terms.wait.is_zero())
@@ -375,21 +383,31 @@ impl Server {
     /// Answers the fetch that `wanted` describes, unless it has too little and may wait.
     fn answer_or_park(&mut self, key: usize, asked: Parked, overdue: bool) -> Result<(), Fault> {
         let connection = &mut self.connections[key];
-        let (mut bytes, mut left) = (0, asked.bytes_max);
-        for one in &mut connection.wanted {
+        let Terms {
+            bytes_min,
+            bytes_max,
+            ..
+        } = asked.terms;
+        let (mut bytes, mut left) = (0, bytes_max);
+        let count = connection.wanted.len();
+        let first = connection.first;
+        for at in (first..first + count).map(|at| at % count) {
+            let one = &mut connection.wanted[at];
             let partition = self.store.partitions.get(one.partition);
             let partition = partition.ok_or("the topic was deleted")?;
             let limit = one.bytes_max.min(left);
             (one.position, one.bytes) = partition.range(one.offset, limit, bytes == 0);
             bytes += one.bytes;
             left = left.saturating_sub(one.bytes as u64);
+            if one.bytes > 0 {
+                connection.first = at + 1;
+            }
         }
-        if bytes >= asked.bytes_min || overdue {
-            return connection.queue_fetched(asked.correlation_id, &self.store);
+        if bytes >= bytes_min || overdue {
+            return connection.queue_fetched(key, asked, &self.store);
         }
-        for one in &connection.wanted {
-            self.store.partitions[one.partition].waiting.push(key);
-        }
+        self.tell_of_batches(key);
+        let connection = &mut self.connections[key];
         connection.parked = Some(asked);
         if connection.timer.is_none_or(|at| asked.until < at) {
             connection.timer = Some(asked.until);
@@ -398,21 +416,37 @@ impl Server {
         Ok(())
     }
 
-    /// The connection waits for nothing any more.
-    fn unpark(&mut self, key: usize) -> Option<Parked> {
-        let connection = self.connections.get_mut(key)?;
-        let parked = connection.parked.take()?;
+    /// Has the wanted partitions, and no others, tell the connection of their batches. Most
+    /// often they do: a consumer wants the same ones again and again.
+    fn tell_of_batches(&mut self, key: usize) {
+        let connection = &self.connections[key];
+        let mut wanted = connection.wanted.iter().map(|one| &one.partition);
+        // After a deletion a key may be another partition's.
+        let same_keys = connection.told_at == self.store.deletions;
+        if same_keys && wanted.by_ref().eq(&connection.told_by) {
+            return;
+        }
+        self.tell_of_no_batches(key);
+        let connection = &mut self.connections[key];
+        connection.told_at = self.store.deletions;
         for one in &connection.wanted {
-            if let Some(partition) = self.store.partitions.get_mut(one.partition) {
+            self.store.partitions[one.partition].waiting.push(key);
+            connection.told_by.push(one.partition);
+        }
+    }
+
+    fn tell_of_no_batches(&mut self, key: usize) {
+        for partition in self.connections[key].told_by.drain(..) {
+            if let Some(partition) = self.store.partitions.get_mut(partition) {
                 partition.waiting.retain(|waiting| *waiting != key);
             }
         }
-        Some(parked)
     }
 
     /// Looks at a parked fetch again, and goes on with its connection.
     fn look_again(&mut self, key: usize, overdue: bool) {
-        if let Some(asked) = self.unpark(key) {
+        let connection = self.connections.get_mut(key);
+        if let Some(asked) = connection.and_then(|it| it.parked.take()) {
             match self.answer_or_park(key, asked, overdue) {
                 Ok(()) => self.turn(key, false),
                 Err(_) => self.close(key),
@@ -466,17 +500,37 @@ impl Connection {
         }
     }
 
-    fn queue_fetched(&mut self, correlation_id: i32, store: &Store) -> Result<(), Fault> {
-        let queue = &mut self.queue;
-        let out = &mut self.output;
-        answers::put_fetched(out, correlation_id, &self.wanted, store, |end, one| {
-            queue.push_back(Piece::Bytes(end));
-            queue.push_back(Piece::Records {
-                partition: one.partition,
-                position: one.position as i64,
-                left: one.bytes,
-            });
-        })?;
+    fn queue_fetched(&mut self, key: usize, asked: Parked, store: &Store) -> Result<(), Fault> {
+        let Connection {
+            queue,
+            output: out,
+            wanted,
+            ..
+        } = self;
+        let terms = asked.terms;
+        // A connection has one session at most.
+        let session_id = match terms.in_session {
+            true => i32::try_from(key)? + 1,
+            false => 0,
+        };
+        let id = asked.correlation_id;
+        let only_found = terms.goes_on;
+        answers::put_fetched(
+            out,
+            id,
+            session_id,
+            wanted,
+            only_found,
+            store,
+            |end, one| {
+                queue.push_back(Piece::Bytes(end));
+                queue.push_back(Piece::Records {
+                    partition: one.partition,
+                    position: one.position as i64,
+                    left: one.bytes,
+                });
+            },
+        )?;
         if !matches!(self.queue.back(), Some(Piece::Records { .. })) {
             self.queue_bytes();
         }

@@ -23,6 +23,8 @@ pub struct Store {
     dir: PathBuf,
     topics: HashMap<String, Vec<PartitionKey>>,
     pub partitions: Slab<Partition>,
+    /// Of topics: after one, keys are given out again.
+    pub deletions: u64,
 }
 
 pub struct Partition {
@@ -35,7 +37,7 @@ pub struct Partition {
     /// Base offset and position of every batch.
     batches: Vec<(i64, u64)>,
     pub next_offset: i64,
-    /// Connections whose fetch is parked here.
+    /// Connections that have parked a fetch here and may do so again.
     pub waiting: Vec<usize>,
 }
 
@@ -45,6 +47,7 @@ impl Store {
             dir: dir.to_owned(),
             topics: HashMap::new(),
             partitions: Slab::new(),
+            deletions: 0,
         }
     }
 
@@ -92,6 +95,7 @@ impl Store {
         for key in keys {
             drop(self.partitions.remove(key));
         }
+        self.deletions += 1;
         true
     }
 }
@@ -121,6 +125,9 @@ impl Partition {
     /// Position and length of the whole batches from `offset` on that `bytes_max` holds;
     /// with `at_least_one` the first of them even if it is longer.
     pub fn range(&self, offset: i64, bytes_max: u64, at_least_one: bool) -> (u64, usize) {
+        if offset >= self.next_offset {
+            return (self.bytes, 0);
+        }
         let first = self.batches.partition_point(|(base, _)| *base < offset);
         let Some((_, position)) = self.batches.get(first) else {
             return (self.bytes, 0);
