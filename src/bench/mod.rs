@@ -22,6 +22,7 @@
 mod client;
 mod consumer;
 mod encoder;
+pub mod compare;
 pub mod floor;
 mod machine;
 pub mod params;
@@ -30,6 +31,7 @@ mod producer;
 mod progress;
 pub mod record;
 pub mod recovery;
+pub mod report;
 pub mod result;
 pub mod scenario;
 mod schedule;

@@ -38,7 +38,7 @@ pub enum Command {
     /// Print what is in log segments, indexes and snapshots, as kafka-dump-log.sh does
     DumpLog(DumpLogArgs),
     /// Measure latency and throughput of any Kafka-compatible broker
-    Bench(super::bench::BenchArgs),
+    Bench(Box<super::bench::BenchArgs>),
 }
 
 #[derive(Args, Debug)]

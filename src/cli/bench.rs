@@ -44,6 +44,10 @@ enum Command {
     Recovery(RecoveryArgs),
     /// What the kernel gives in the same units; with --serve, the least in a broker's place
     Floor(FloorArgs),
+    /// The same run against two brokers in turns, the idle one frozen, and the ratio
+    Compare(super::bench_compare::CompareArgs),
+    /// Results as Markdown tables and percentile plots
+    Report(super::bench_report::ReportArgs),
 }
 
 #[derive(Args, Debug)]
@@ -294,6 +298,8 @@ pub fn run(args: &BenchArgs) -> Result<(), String> {
         Command::Keyed(args) => (Scenario::Keyed, args),
         Command::Recovery(args) => return recover(args),
         Command::Floor(args) => return floor(args),
+        Command::Compare(args) => return super::bench_compare::run(args),
+        Command::Report(args) => return super::bench_report::run(args),
     };
     let outcome = scenario::run(&params(scenario, args))?;
     end(&args.output, outcome)

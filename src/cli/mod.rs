@@ -6,6 +6,8 @@
 mod args;
 mod banner;
 mod bench;
+mod bench_compare;
+mod bench_report;
 mod config;
 mod doctor;
 mod dump_log;
