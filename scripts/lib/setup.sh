@@ -1,6 +1,6 @@
 # Brings what the tests need and the build doesn't: kcat, a JDK and Maven (apt), Python clients (a venv),
-# Apache Kafka's jars (Maven). Sourced by scripts/test. Everything lands in $STATE and is made once; a stamp
-# holds the checksum of the file that it was made from.
+# Apache Kafka's jars (Maven). Sourced by scripts/test, and by scripts/compare-kafka for the jars. Everything
+# lands in $STATE and is made once; a stamp holds the checksum of the file that it was made from.
 
 # Debian's package for a command.
 package_of() {
@@ -15,9 +15,10 @@ package_of() {
     esac
 }
 
+# setup_packages COMMAND...
 setup_packages() {
     local command packages=()
-    for command in cc python3 javac mvn kcat setpriv; do
+    for command in "$@"; do
         command -v "$command" >/dev/null || packages+=("$(package_of "$command")")
     done
     # Debian splits the venv module's pip out of python3.
@@ -64,9 +65,16 @@ make_java_classes() {
     javac -nowarn -cp "$STATE/kafka-jars/*" -d "$STATE/java-classes" tests/java/ToolRunner.java
 }
 
+# Only what running Apache Kafka needs.
+setup_kafka() {
+    mkdir -p "$STATE"
+    setup_packages javac mvn || return
+    once kafka-jars tests/java/pom.xml make_jars || return
+}
+
 setup() {
     mkdir -p "$STATE"
-    setup_packages || return
+    setup_packages cc python3 javac mvn kcat setpriv || return
     once venv tests/e2e/requirements.txt make_venv || return
     once kafka-jars tests/java/pom.xml make_jars || return
     once java-classes tests/java/ToolRunner.java make_java_classes || return
