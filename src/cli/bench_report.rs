@@ -13,7 +13,7 @@ pub struct ReportArgs {
     /// Where results are (--json of runs, --out of compare), however deep
     #[arg(value_name = "DIR")]
     dir: PathBuf,
-    /// Write the Markdown into FILE, between the lines that mark its place
+    /// Write the Markdown into FILE, between the lines that mark its place; a new file has them
     #[arg(long, value_name = "FILE")]
     into: Option<PathBuf>,
 }
@@ -28,4 +28,4 @@ The same results give the same report, byte for byte. Invalid runs are marked wi
 reasons. A file about.md in a directory stands in front of its tables.
 
   ottla bench produce --json results/produce.json
-  ottla bench report results > report.md";
+  ottla bench report results --into report.md";

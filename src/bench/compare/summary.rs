@@ -18,8 +18,9 @@ const LATENESS: &str = "lateness";
 /// A figure of a result.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Figure {
-    /// Its place among the phase's figures.
-    order: usize,
+    /// Its place among a phase's figures, whichever of them there are: throughput, the
+    /// latencies by their names, the broker's resources; and the place among those.
+    order: (u8, String, usize),
     pub name: String,
     pub unit: &'static str,
 }
@@ -66,47 +67,44 @@ pub fn is_of_a_broker(latency: &str) -> bool {
 /// The figures of a phase that say something of the broker.
 pub fn figures(phase: &Phase) -> Vec<(Figure, f64)> {
     let mut found = Vec::new();
-    let mut add = |name: String, unit, value: f64| {
-        let order = found.len();
+    let mut add = |order: (u8, &str, usize), name: String, unit, value: f64| {
+        let order = (order.0, order.1.to_owned(), order.2);
         found.push((Figure { order, name, unit }, value));
     };
     // In open loop the rate is the schedule's, not the broker's.
     if phase.pace != "open" {
         let throughput = &phase.throughput;
-        if throughput.records_per_s > 0.0 {
-            add(
-                "throughput".to_owned(),
-                "records/s",
-                throughput.records_per_s,
-            );
-        }
-        if throughput.bytes_per_s > 0.0 {
-            add(
-                "throughput".to_owned(),
-                "MB/s",
-                throughput.bytes_per_s / 1e6,
-            );
+        let rates = [
+            (throughput.records_per_s, "records/s"),
+            (throughput.bytes_per_s / 1e6, "MB/s"),
+        ];
+        for (at, (value, unit)) in rates.into_iter().enumerate() {
+            if value > 0.0 {
+                add((0, "", at), "throughput".to_owned(), unit, value);
+            }
         }
     }
     let measured = phase.latencies.iter();
     for (name, latency) in measured.filter(|(name, it)| is_of_a_broker(name) && it.count > 0) {
-        for (percentile, ns) in percentiles(latency) {
-            add(format!("{name} {percentile}"), "µs", ns as f64 / 1e3);
+        for (at, percentile, ns) in percentiles(latency) {
+            let label = format!("{name} {percentile}");
+            add((1, name, at), label, "µs", ns as f64 / 1e3);
         }
     }
     if let Some(usage) = &phase.broker {
         if let Some(cpu) = usage.cpu_s_per_gb {
-            add("broker's CPU".to_owned(), "s/GB", cpu);
+            add((2, "", 0), "broker's CPU".to_owned(), "s/GB", cpu);
         }
         if let Some(bytes) = usage.peak_rss_bytes {
-            add("broker's peak memory".to_owned(), "MB", bytes as f64 / 1e6);
+            let name = "broker's peak memory".to_owned();
+            add((2, "", 1), name, "MB", bytes as f64 / 1e6);
         }
     }
     found
 }
 
 /// Those that so many values can tell.
-fn percentiles(latency: &Latency) -> Vec<(&'static str, u64)> {
+fn percentiles(latency: &Latency) -> Vec<(usize, &'static str, u64)> {
     let all = [
         ("p50", latency.p50_ns, 1),
         ("p99", latency.p99_ns, 100),
@@ -114,8 +112,9 @@ fn percentiles(latency: &Latency) -> Vec<(&'static str, u64)> {
         ("p99.99", latency.p99_99_ns, 10_000),
         ("max", latency.max_ns, 1),
     ];
-    let told = all.iter().filter(|(_, _, min)| latency.count >= *min);
-    told.map(|(name, ns, _)| (*name, *ns)).collect()
+    let numbered = all.into_iter().enumerate();
+    let told = numbered.filter(|(_, (_, _, min))| latency.count >= *min);
+    told.map(|(at, (name, ns, _))| (at, name, ns)).collect()
 }
 
 pub fn summarise(plan: &Plan, results: &[(Slice, BenchResult)]) -> Summary {
@@ -322,6 +321,28 @@ mod tests {
         let text = text(&plan(), &summary);
         assert!(text.contains("2.50 [2.00, 3.00] (50 %)"), "{text}");
         assert!(text.contains("INVALID: ottla, pair 3"), "{text}");
+    }
+
+    #[test]
+    fn slices_that_tell_different_percentiles_share_their_rows() {
+        let at = |role| Slice { pair: 1, role };
+        let mut more = result(100.0, 1000);
+        let latency = more.phases[0].latencies.get_mut("publish").unwrap();
+        (latency.count, latency.p99_9_ns) = (1000, 2500);
+        let results = [(at(Role::A), more), (at(Role::B), result(100.0, 1000))];
+        let summary = summarise(&plan(), &results);
+        let rows = summary.rows.iter();
+        let found: Vec<_> = rows
+            .map(|row| (&*row.figure.name, row.a.is_some(), row.b.is_some()))
+            .collect();
+        let wanted = [
+            ("throughput", true, true),
+            ("publish p50", true, true),
+            ("publish p99", true, true),
+            ("publish p99.9", true, false),
+            ("publish max", true, true),
+        ];
+        assert_eq!(found, wanted);
     }
 
     #[test]

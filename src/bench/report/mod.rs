@@ -70,7 +70,11 @@ pub fn write(dir: &Path, into: Option<&Path>) -> Result<String, String> {
     let Some(path) = into else {
         return Ok(report.markdown);
     };
-    let text = fs::read_to_string(path).map_err(|error| fault(path, error))?;
+    let text = if path.exists() {
+        fs::read_to_string(path).map_err(|error| fault(path, error))?
+    } else {
+        format!("{BEGIN}\n{END}\n")
+    };
     let text = replace_between_marks(&text, &report.markdown)
         .map_err(|error| format!("{}: {error}", path.display()))?;
     fs::write(path, text).map_err(|error| fault(path, error))?;

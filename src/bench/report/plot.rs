@@ -137,6 +137,7 @@ fn draw(title: &str, lines: &[Line]) -> Result<String, String> {
         let mut chart = ChartBuilder::on(&root)
             .caption(title, (FONT, 18))
             .margin(12)
+            .margin_right(28)
             .x_label_area_size(40)
             .y_label_area_size(70)
             .build_cartesian_2d(0.0..right, low..high)
@@ -149,7 +150,8 @@ fn draw(title: &str, lines: &[Line]) -> Result<String, String> {
             .y_label_formatter(&|y| duration(*y))
             .x_desc("percentile")
             .label_style((FONT, 13))
-            .light_line_style(RGBColor(235, 235, 235))
+            .bold_line_style(RGBColor(225, 225, 225))
+            .max_light_lines(0)
             .draw()
             .map_err(|error| fault(&error))?;
         for line in lines {
