@@ -289,7 +289,9 @@ impl Lane for Consumer {
     }
 
     fn step(&mut self, ready: bool, run: &Run, tally: &mut Tally) -> Result<Next, String> {
-        while ready && self.socket.fill()? {
+        let mut more = ready;
+        while more {
+            more = self.socket.fill()?;
             if let Some(frame) = self.socket.next_frame()? {
                 self.on_answer(&frame, run, tally)?;
                 break;

@@ -59,7 +59,7 @@ impl Socket {
         Ok(true)
     }
 
-    /// Reads once; false if there was nothing.
+    /// Reads once; true if there may be more to read.
     pub fn fill(&mut self) -> Result<bool, String> {
         let have = self.input.len();
         let wanted = match self.input.first_chunk() {
@@ -77,7 +77,7 @@ impl Socket {
         self.input.truncate(have + *read.as_ref().unwrap_or(&0));
         match read {
             Ok(0) => Err("the broker closed the connection".to_owned()),
-            Ok(_) => Ok(true),
+            Ok(count) => Ok(count == room),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(error.to_string()),
         }
