@@ -20,9 +20,9 @@
 //! every answer is checked.
 
 mod client;
+pub mod compare;
 mod consumer;
 mod encoder;
-pub mod compare;
 pub mod floor;
 mod machine;
 pub mod params;

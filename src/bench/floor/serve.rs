@@ -515,6 +515,7 @@ impl Connection {
         };
         let id = asked.correlation_id;
         let only_found = terms.goes_on;
+        let mut cut_at = None;
         answers::put_fetched(
             out,
             id,
@@ -523,6 +524,7 @@ impl Connection {
             only_found,
             store,
             |end, one| {
+                cut_at = Some(end);
                 queue.push_back(Piece::Bytes(end));
                 queue.push_back(Piece::Records {
                     partition: one.partition,
@@ -531,7 +533,8 @@ impl Connection {
                 });
             },
         )?;
-        if !matches!(self.queue.back(), Some(Piece::Records { .. })) {
+        // After the last records come the heads of the partitions without any.
+        if cut_at != Some(self.output.len()) {
             self.queue_bytes();
         }
         Ok(())
