@@ -194,7 +194,7 @@ pub fn run(
         intervals: intervals(&seconds, main),
         generator: result::Usage {
             busiest_thread_percent: Some(facts.cpu_percent),
-            cpu_wait_percent: Some(facts.wait_percent),
+            cpu_wait_percent: Some(facts.busy_percent - facts.cpu_percent),
             ..used.generator
         },
         broker: used.broker,
@@ -228,7 +228,7 @@ struct Side {
     answers: u64,
     batches: u64,
     crc_checked: u64,
-    /// Of the busiest thread, and of the one that waited most.
+    /// Of the thread that was idle least: on a CPU, and waiting for one.
     cpu_percent: f64,
     wait_percent: f64,
 }
@@ -241,8 +241,12 @@ impl Side {
             tallies.clone().for_each(|tally| merge(&mut all, of(tally)));
             all
         };
+        let busy = |tally: &Tally| tally.cpu_percent + tally.wait_percent;
+        let busiest = tallies
+            .clone()
+            .max_by(|one, other| busy(one).total_cmp(&busy(other)))?;
         Some(Side {
-            metric: tallies.clone().next()?.metric,
+            metric: busiest.metric,
             latencies: merged(|tally| &tally.latencies),
             lateness: merged(|tally| &tally.lateness),
             records: sum(|tally| tally.records),
@@ -254,12 +258,15 @@ impl Side {
             answers: sum(|tally| tally.answers),
             batches: sum(|tally| tally.batches),
             crc_checked: sum(|tally| tally.crc_checked),
-            wait_percent: tallies
-                .clone()
-                .map(|it| it.wait_percent)
-                .fold(0.0, f64::max),
-            cpu_percent: tallies.map(|it| it.cpu_percent).fold(0.0, f64::max),
+            wait_percent: busiest.wait_percent,
+            cpu_percent: busiest.cpu_percent,
         })
+    }
+}
+
+impl Side {
+    fn busy_percent(&self) -> f64 {
+        self.cpu_percent + self.wait_percent
     }
 }
 
@@ -316,6 +323,11 @@ impl Both {
         let p99 = |values: &Histogram<u64>| values.value_at_quantile(0.99);
         let lateness = self.sides().map(|side| p99(&side.lateness));
         let in_closed_loop = self.rate_in_window();
+        let by_idleness = |one: &&Side, other: &&Side| {
+            let (one, other) = (one.busy_percent(), other.busy_percent());
+            one.total_cmp(&other)
+        };
+        let busiest = self.sides().max_by(by_idleness);
         Facts {
             open_loop,
             scheduled: self.sum(|side| side.scheduled),
@@ -327,8 +339,8 @@ impl Both {
             unanswered: self.sum(|side| side.unanswered),
             latency_p99_ns: self.main().map_or(0, |side| p99(&side.latencies)),
             lateness_p99_ns: lateness.max().unwrap_or(0),
-            cpu_percent: self.sides().map(|it| it.cpu_percent).fold(0.0, f64::max),
-            wait_percent: self.sides().map(|it| it.wait_percent).fold(0.0, f64::max),
+            cpu_percent: busiest.map_or(0.0, |side| side.cpu_percent),
+            busy_percent: busiest.map_or(0.0, Side::busy_percent),
         }
     }
 

@@ -184,9 +184,9 @@ pub struct Usage {
     pub cpu_s_per_gb: Option<f64>,
     /// 100 is one CPU.
     pub cpu_percent: f64,
-    /// The generator's only: of its busiest thread.
+    /// The generator's only: of the thread that was idle least.
     pub busiest_thread_percent: Option<f64>,
-    /// The generator's only: the most that a thread could run and had no CPU.
+    /// Of that thread: how long it could run and had no CPU.
     pub cpu_wait_percent: Option<f64>,
     /// Since the process began.
     pub peak_rss_bytes: Option<u64>,
