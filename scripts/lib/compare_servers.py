@@ -81,12 +81,16 @@ def start_properties(port: int, controller_port: int, data: Path) -> dict[str, s
         "share.coordinator.state.topic.replication.factor": "1",
         "share.coordinator.state.topic.min.isr": "1",
         "auto.create.topics.enable": "false",
-        # For the comparison: a slice's topic is gone before the next slice, and a frozen broker isn't
-        # taken for a dead one when it goes on.
-        "log.segment.delete.delay.ms": "100",
-        "broker.session.timeout.ms": "3600000",
         "group.initial.rebalance.delay.ms": "0",
     }
+
+
+# For slices in turns: a slice's topic is gone before the next slice, and a frozen broker isn't taken for a dead
+# one when it goes on.
+IN_TURNS = {
+    "log.segment.delete.delay.ms": "100",
+    "broker.session.timeout.ms": "3600000",
+}
 
 
 class Server:
@@ -148,16 +152,17 @@ def die_with_parent() -> None:
 
 
 class Broker(Server):
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, in_turns: bool = True):
         super().__init__(directory)
         self.controller_port = free_port()
+        self.in_turns = in_turns
 
     @property
     def config(self) -> Path:
         return self.directory / "server.properties"
 
     def properties(self) -> dict[str, str]:
-        return start_properties(self.port, self.controller_port, self.data)
+        return {**start_properties(self.port, self.controller_port, self.data), **(IN_TURNS if self.in_turns else {})}
 
     def prepare(self) -> None:
         super().prepare()
@@ -167,8 +172,8 @@ class Broker(Server):
 class Kafka(Broker):
     name = "kafka"
 
-    def __init__(self, directory: Path, jars: Path):
-        super().__init__(directory)
+    def __init__(self, directory: Path, jars: Path, in_turns: bool = True):
+        super().__init__(directory, in_turns)
         self.jars = jars
 
     def java(self, *arguments: str) -> list[str]:
@@ -190,8 +195,8 @@ class Kafka(Broker):
 class Ottla(Broker):
     name = "ottla"
 
-    def __init__(self, directory: Path, binary: str):
-        super().__init__(directory)
+    def __init__(self, directory: Path, binary: str, in_turns: bool = True):
+        super().__init__(directory, in_turns)
         self.binary = binary
 
     def command(self) -> list[str]:
