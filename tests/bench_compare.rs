@@ -1,4 +1,4 @@
-//! `ottla bench compare` with two floors as servers: turns, frozen processes, resuming. The
+//! `ottla bench compare` with two floors as servers: turns, frozen processes, resuming. Most
 //! slices are a shell's, so that nothing is measured.
 
 use std::fs;
@@ -63,7 +63,13 @@ fn sample() -> String {
     result.to_json()
 }
 
+/// Slices that a shell runs.
 fn compare(dir: &Path, a: &Floor, b: &Floor, pairs: &str, command: &str) -> Output {
+    let command = ["--external", "--", "sh", "-c", command];
+    compare_with(dir, a, b, pairs, &command)
+}
+
+fn compare_with(dir: &Path, a: &Floor, b: &Floor, pairs: &str, command: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_ottla"))
         .args(["bench", "compare", "--a", &format!("one={}", a.address)])
         .args(["--b", &format!("two={}", b.address)])
@@ -72,7 +78,7 @@ fn compare(dir: &Path, a: &Floor, b: &Floor, pairs: &str, command: &str) -> Outp
         .args(["--pairs", pairs, "--partitions", "2"])
         .args(["--topic-config", "flush.messages=1", "--out"])
         .arg(dir.join("out"))
-        .args(["--external", "--", "sh", "-c", command])
+        .args(command)
         .output()
         .unwrap()
 }
@@ -115,6 +121,29 @@ fn slices_run_in_turns_beside_a_frozen_process_and_a_comparison_is_gone_on_with(
     fs::remove_file(dir.path().join("out/01-two.json")).unwrap();
     assert_eq!(run("2").1[4..].len(), 1);
     assert_eq!(run("3").1[5..].len(), 2);
+}
+
+#[test]
+fn a_scenario_runs_against_topics_that_are_on_the_disk_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (Floor::start(dir.path()), Floor::start(dir.path()));
+    let command = ["--", "e2e", "--closed", "--connections", "2"];
+    let short = ["--duration", "0.3", "--warm-up", "0"];
+    let command = [&command[..], &short[..]].concat();
+    let output = compare_with(dir.path(), &a, &b, "1", &command);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    for name in ["01-one.json", "01-two.json"] {
+        let text = fs::read_to_string(dir.path().join("out").join(name)).unwrap();
+        let result = BenchResult::from_json(&text).unwrap();
+        let counts = &result.phases[0].counts;
+        assert!(counts.acknowledged > 0, "{text}");
+        assert_eq!(counts.arrived, Some(counts.acknowledged), "{text}");
+        assert!(
+            result.phases[0].broker.is_some(),
+            "its process was measured"
+        );
+    }
 }
 
 #[test]

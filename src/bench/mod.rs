@@ -11,6 +11,8 @@
 //! recovery       starts a broker and ends it, and times the first acknowledgement
 //! floor::serve   not a broker: answers the generator, the ceiling that one is measured against
 //! floor::kernel  what the kernel gives, in the same units
+//! compare        runs of either against two servers in turns, and the ratio of each pair
+//! report         results as tables and plots
 //! ```
 //! A new scenario is a row in [`params::Scenario`] with its defaults in `cli::bench`.
 //! [`schedule`], [`template`], [`encoder`] and [`record`] are pure.

@@ -7,6 +7,9 @@
 //!                     Fetch    answer's head, then the file's range by sendfile; parked if
 //!                              there is too little, until batches or its time come
 //! ```
+//! Where a batch must be on the disk first, its connection's answers are held until the end
+//! of the round: one fdatasync a partition for all that the round brought.
+//!
 //! Invariants: answers leave in the order of requests (while a fetch is parked or the socket
 //! is full, its connection's further requests wait in its buffer); only whole batches are
 //! sent; a produce or a fetch allocates nothing once its connection's buffers have grown.
@@ -59,6 +62,12 @@ struct Server {
     appended: Vec<Appended>,
     /// Connections whose parked fetches may have enough now.
     woken: Vec<usize>,
+    /// Partitions with batches that aren't on the disk but must be, and the connections
+    /// whose answers wait for it.
+    unsynced: Vec<PartitionKey>,
+    held: Vec<usize>,
+    /// Those of the round before; kept for its memory.
+    released: Vec<usize>,
 }
 
 struct Connection {
@@ -69,6 +78,8 @@ struct Connection {
     /// Bytes of `output` that the socket has taken.
     sent: usize,
     queue: VecDeque<Piece>,
+    /// Whether it waits for a sync.
+    held: bool,
     /// What the fetch that is parked or under way wants, and its session after it.
     wanted: Vec<Wanted>,
     /// Which of them is looked at first: none may starve the others.
@@ -130,6 +141,9 @@ pub fn serve(
         places: Vec::new(),
         appended: Vec::new(),
         woken: Vec::new(),
+        unsynced: Vec::new(),
+        held: Vec::new(),
+        released: Vec::new(),
     };
     ready(bound)?;
     server.run(&listener).map_err(fault)
@@ -164,8 +178,34 @@ impl Server {
                 }
                 self.answer_woken();
             }
+            self.sync()?;
             self.answer_overdue();
         }
+    }
+
+    /// Brings to the disk what must be there, and lets the answers go that waited for it;
+    /// they may bring more of the same.
+    fn sync(&mut self) -> io::Result<()> {
+        while !self.held.is_empty() {
+            for key in self.unsynced.drain(..) {
+                // Its topic may have been deleted since.
+                if let Some(partition) = self.store.partitions.get(key) {
+                    partition.file.sync_data()?;
+                    self.woken.extend_from_slice(&partition.waiting);
+                }
+            }
+            std::mem::swap(&mut self.held, &mut self.released);
+            for at in 0..self.released.len() {
+                let key = self.released[at];
+                if let Some(connection) = self.connections.get_mut(key) {
+                    connection.held = false;
+                    self.turn(key, false);
+                }
+            }
+            self.released.clear();
+            self.answer_woken();
+        }
+        Ok(())
     }
 
     fn next_timeout(&self) -> EpollTimeout {
@@ -192,6 +232,7 @@ impl Server {
                     output: BytesMut::new(),
                     sent: 0,
                     queue: VecDeque::new(),
+                    held: false,
                     wanted: Vec::new(),
                     first: 0,
                     told_by: Vec::new(),
@@ -236,6 +277,9 @@ impl Server {
         }
         let blocked = loop {
             let connection = &mut self.connections[key];
+            if connection.held {
+                break false;
+            }
             let blocked = connection.flush(&self.store)?;
             if blocked || connection.parked.is_some() || !self.take_requests(key)? {
                 break blocked;
@@ -354,14 +398,22 @@ impl Server {
         for (place, records) in self.places.drain(..) {
             let partition = &mut self.store.partitions[place.partition];
             let base_offset = partition.append(&mut body[records])?;
-            self.woken.extend_from_slice(&partition.waiting);
+            if !partition.synced {
+                self.woken.extend_from_slice(&partition.waiting);
+            } else if !self.unsynced.contains(&place.partition) {
+                self.unsynced.push(place.partition);
+            }
             self.appended.push(Appended {
                 base_offset,
                 ..place
             });
         }
+        let connection = &mut self.connections[key];
+        if !self.unsynced.is_empty() && !connection.held {
+            connection.held = true;
+            self.held.push(key);
+        }
         if acks != 0 {
-            let connection = &mut self.connections[key];
             let out = &mut connection.output;
             answers::put_produced(out, version, id, &self.appended, &self.store)?;
             connection.queue_bytes();

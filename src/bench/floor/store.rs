@@ -31,8 +31,9 @@ pub struct Partition {
     pub topic: Rc<str>,
     pub index: i32,
     pub file: File,
-    /// Whether a batch is on the disk before it is acknowledged (`flush.messages=1`).
-    synced: bool,
+    /// Whether a batch is on the disk before it is acknowledged (`flush.messages=1`), which
+    /// is up to `serve`.
+    pub synced: bool,
     bytes: u64,
     /// Base offset and position of every batch.
     batches: Vec<(i64, u64)>,
@@ -116,9 +117,6 @@ impl Partition {
         }
         self.file.write_all(records)?;
         self.bytes += records.len() as u64;
-        if self.synced {
-            self.file.sync_data()?;
-        }
         Ok(base_offset)
     }
 
