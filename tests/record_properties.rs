@@ -317,7 +317,7 @@ fn a_large_batch_is_validated_in_steps_as_in_one_go() {
     let record = |length: usize| Record {
         timestamp: NOW - 3,
         key: None,
-        value: Some((0..length).map(|n| (n * n >> 7) as u8).collect()),
+        value: Some((0..length).map(|n| ((n * n) >> 7) as u8).collect()),
         headers: Vec::new(),
     };
     for list in [vec![record(LARGE)], vec![record(1_000); LARGE / 1_000]] {
