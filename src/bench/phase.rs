@@ -480,3 +480,51 @@ fn window(warm_up: Duration, duration: Duration) -> Window {
         to_ns: from_ns.saturating_add(len_ns),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally(metric: Metric, latency_ns: u64, lateness_ns: u64) -> Tally {
+        let mut tally = Tally::new(metric, channel().0);
+        tally.latencies.record(latency_ns).unwrap();
+        tally.lateness.record(lateness_ns).unwrap();
+        tally
+    }
+
+    #[test]
+    fn what_arrives_is_judged_by_its_arrival() {
+        let mut published = tally(Metric::Publish, 1_000_000, 5_000_000);
+        (published.scheduled, published.achieved) = (100, 100);
+        let mut one = tally(Metric::Arrival, 100_000_000, 1);
+        let mut other = tally(Metric::Arrival, 100_000_000, 1);
+        (one.achieved, other.achieved) = (100, 98);
+        let facts = Both::of(&[published, one, other], 2).facts(true);
+        // Half of its time late for a publish, a twentieth for an arrival.
+        assert!(facts.latency_p99_ns >= 100_000_000, "{facts:?}");
+        assert_eq!((facts.scheduled, facts.achieved), (100, 99));
+        assert_eq!(faults(&facts), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_thread_that_is_idle_least_counts() {
+        let mut calm = tally(Metric::Publish, 1, 1);
+        (calm.cpu_percent, calm.wait_percent, calm.in_window) = (60.0, 0.0, 1);
+        let mut crowded = tally(Metric::Publish, 1, 1);
+        (crowded.cpu_percent, crowded.wait_percent) = (50.0, 46.0);
+        let facts = Both::of(&[calm, crowded], 1).facts(false);
+        assert_eq!((facts.cpu_percent, facts.busy_percent), (50.0, 96.0));
+        let faults = faults(&facts);
+        assert!(
+            faults.len() == 1 && faults[0].contains("never idle"),
+            "{faults:?}"
+        );
+    }
+
+    #[test]
+    fn lanes_are_dealt_out_evenly() {
+        assert_eq!(split(vec![1, 2, 3], 2), [vec![1, 3], vec![2]]);
+        assert_eq!(split(vec![1], 4), [vec![1]]);
+        assert!(split(Vec::<u8>::new(), 4).is_empty());
+    }
+}

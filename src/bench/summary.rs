@@ -67,15 +67,15 @@ fn phase_text(out: &mut String, phase: &Phase) {
         let name = if name == "lateness" { "own late" } else { name };
         latency_row(out, name, latency);
     }
-    let busiest = phase.generator.busiest_thread_percent;
-    let _ = write!(out, "  generator  {}", usage_text(&phase.generator));
-    if let Some(busiest) = busiest {
-        let _ = write!(out, ", its busiest thread {busiest:.0} %");
+    // Where nobody looked at it there are no threads either.
+    if let Some(busiest) = phase.generator.busiest_thread_percent {
+        let usage = usage_text(&phase.generator);
+        let wait = phase.generator.cpu_wait_percent.unwrap_or(0.0);
+        let _ = writeln!(
+            out,
+            "  generator  {usage}, its busiest thread {busiest:.0} % and {wait:.0} % waiting for a CPU"
+        );
     }
-    if let Some(wait) = phase.generator.cpu_wait_percent {
-        let _ = write!(out, ", waiting for a CPU {wait:.0} %");
-    }
-    out.push('\n');
     if let Some(broker) = &phase.broker {
         let _ = writeln!(out, "  broker     {}", usage_text(broker));
     }
