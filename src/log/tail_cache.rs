@@ -419,7 +419,7 @@ mod tests {
                 .flat_map(|chunk| chunk.to_bytes().unwrap())
                 .collect();
             let from = found.position as usize;
-            let to = self.file.len().min(from + len);
+            let to = self.file.len().min(from.saturating_add(len));
             assert_eq!(read, self.file[from..to]);
             true
         }
