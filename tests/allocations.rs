@@ -136,7 +136,10 @@ fn system_calls_each(
 #[test]
 fn system_calls_of_64_connections() {
     for pipelined in [1, 8] {
-        system_calls_each("produce", pipelined, |client| frames(client)[0].clone());
-        system_calls_each("fetch", pipelined, |client| frames(client)[1].clone());
+        for (kind, what) in ["produce", "fetch"].into_iter().enumerate() {
+            let each = system_calls_each(what, pipelined, |client| frames(client)[kind].clone());
+            // One at a time it depends on how many come together.
+            assert!(pipelined == 1 || each <= 0.5, "{what}: {each}");
+        }
     }
 }
