@@ -289,7 +289,12 @@ fn a_crash_is_timed_and_loses_nothing() {
         (&Value::from(1), &Value::from(2))
     );
     assert!(count(&result["phases"][1]["counts"]["acknowledged"]) > 3);
-    assert!(TcpStream::connect(&bootstrap).is_err(), "it was ended");
+    // It was ended; a ring's sockets are closed by the kernel a little after its process.
+    let began = Instant::now();
+    while TcpStream::connect(&bootstrap).is_ok() {
+        assert!(began.elapsed() < Duration::from_secs(30), "it still runs");
+        std::thread::yield_now();
+    }
 }
 
 /// Ports that were free a moment ago: the command has to name them before it runs.
