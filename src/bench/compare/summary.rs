@@ -188,7 +188,10 @@ pub fn number(value: f64) -> String {
         size if size >= 99.95 => 0,
         size if size >= 9.995 => 1,
         size if size >= 0.9995 => 2,
-        _ => 3,
+        size if size >= 0.09995 => 3,
+        size if size >= 0.009_995 => 4,
+        size if size >= 0.000_999_5 => 5,
+        _ => 6,
     };
     let text = format!("{value:.digits$}");
     let whole = text.find('.').unwrap_or(text.len());
@@ -364,6 +367,9 @@ mod tests {
         let cases = [
             (0.0, "0"),
             (0.1234, "0.123"),
+            (0.01234, "0.0123"),
+            (0.001_234, "0.00123"),
+            (0.000_123_4, "0.000123"),
             (0.9996, "1.00"),
             (1.005, "1.00"),
             (9.996, "10.0"),
