@@ -36,5 +36,6 @@ pub mod shard;
 pub mod bench;
 pub mod cli;
 pub mod node;
+pub mod top;
 // Runs layers 0 to 4 in one thread under a seed
 pub mod sim;

@@ -23,7 +23,7 @@ const LAYERS: &[&[&str]] = &[
     ],
     &["io", "mesh", "log"],
     &["shard", "api", "coordinator/runtime"],
-    &["bench", "cli", "node"],
+    &["bench", "cli", "node", "top"],
 ];
 
 /// Runs layers 0 to 4, so it may see them all; nothing may see it.

@@ -44,15 +44,12 @@ const PORT: u16 = 9092;
 const TOPIC: &str = "t";
 
 /// Boots the node on its disk and gives the message of its start.
-fn boot(sim: &Sim, server: NodeId) -> mpsc::Receiver<Result<(), node::StartError>> {
+fn boot(sim: &Sim, server: NodeId) -> mpsc::Receiver<lifecycle::Started> {
     boot_node(sim, server).0
 }
 
 /// The same, with what the node's cores share.
-fn boot_node(
-    sim: &Sim,
-    server: NodeId,
-) -> (mpsc::Receiver<Result<(), node::StartError>>, Arc<Node>) {
+fn boot_node(sim: &Sim, server: NodeId) -> (mpsc::Receiver<lifecycle::Started>, Arc<Node>) {
     let ip = sim.ip(server);
     let properties = format!(
         "process.roles=broker,controller\nnode.id=1\nlog.dirs=/data\n\
@@ -326,10 +323,7 @@ fn history(seed: u64, lives: usize, flush: Flush) -> (History, String) {
         for life in 0..lives {
             let starting = boot(sim, server);
             check_or_create(sim, &rt, at, (life == 0).then_some(flush), &history);
-            assert!(
-                matches!(starting.try_recv(), Ok(Ok(()))),
-                "the node started"
-            );
+            assert!(matches!(starting.try_recv(), Ok(Ok(_))), "the node started");
             for _ in 0..PRODUCERS {
                 let task = produce_until_cut(rt.clone(), at, history.clone(), number.clone());
                 rt.spawn(Queue::Request, task);

@@ -26,6 +26,7 @@ use crate::shard::fetch_session::{
 use crate::shard::messages::{FetchAnswer, FetchPartition, FetchRead};
 use crate::shard::processor::{Reply, Request, Response};
 use crate::shard::session_moves;
+use crate::telemetry::Stage;
 use crate::wire::codec::{DecodeError, Decoder, EncodeError};
 use crate::wire::fetch_encoder::{FetchEncoder, FetchHead, Piece};
 use crate::wire::fetch_view::FetchView;
@@ -44,6 +45,7 @@ pub async fn handle(shard: Rc<Shard>, request: Request) -> Reply {
     let Request {
         context,
         body,
+        started,
         traffic,
         ..
     } = request;
@@ -52,6 +54,7 @@ pub async fn handle(shard: Rc<Shard>, request: Request) -> Reply {
         Err(error) => return Reply::Close(format!("an undecodable Fetch: {error}")),
     };
     drop(body);
+    shard.end_stage(context.api_key, Stage::Parsed, started);
     if asked.replica != BrokerId::NONE
         && !shard.authorize(
             &context,
@@ -265,7 +268,7 @@ async fn read(
                 version: context.api_version,
             },
             min_bytes: asked.min_bytes.min(u64::from(max_bytes)),
-            deadline: shard.rt().now() + asked.max_wait,
+            deadline: shard.rt().last_stamp() + asked.max_wait,
             partitions,
             refused,
         },

@@ -46,8 +46,10 @@ use crate::base::ErrorCode;
 use crate::controller::ControllerResponse;
 use crate::security::RequestContext;
 use crate::shard::Shard;
+use crate::shard::metrics::Timing;
 use crate::shard::processor::{Api, Reply, Request, reply};
 use crate::shard::spares::Running;
+use crate::telemetry::Stage;
 use crate::wire::api_key::ApiKey;
 use crate::wire::codec::{Decoder, Message};
 
@@ -61,7 +63,9 @@ macro_rules! api {
             overlaps: false,
             memory_estimate: decoded_bytes,
             handler: |shard, request| {
-                Running::new(shard.spares().clone(), typed(shard, request, $handler))
+                let spares = shard.spares().clone();
+                let handler = |shard, request| typed(shard, request, $handler);
+                Running::new(spares, timed(shard, request, handler))
             },
             on_unsupported_version: None,
         }
@@ -79,7 +83,10 @@ pub static TABLE: [Api; 29] = [
         overlaps: true,
         memory_estimate: |bytes| bytes,
         handler: |shard, request| {
-            Running::new(shard.spares().clone(), produce::handle(shard, request))
+            Running::new(
+                shard.spares().clone(),
+                timed(shard, request, produce::handle),
+            )
         },
         on_unsupported_version: None,
     },
@@ -90,7 +97,7 @@ pub static TABLE: [Api; 29] = [
         overlaps: true,
         memory_estimate: decoded_bytes,
         handler: |shard, request| {
-            Running::new(shard.spares().clone(), fetch::handle(shard, request))
+            Running::new(shard.spares().clone(), timed(shard, request, fetch::handle))
         },
         on_unsupported_version: None,
     },
@@ -151,6 +158,21 @@ fn controller_down(answer: &Option<ControllerResponse>) -> ErrorCode {
     }
 }
 
+/// Counts a request and how long it took.
+async fn timed<F>(
+    shard: Rc<Shard>,
+    request: Request,
+    handler: impl FnOnce(Rc<Shard>, Request) -> F,
+) -> Reply
+where
+    F: Future<Output = Reply>,
+{
+    let timing = Timing::begin(&shard, &request);
+    let reply = handler(shard.clone(), request).await;
+    timing.finish(&reply);
+    reply
+}
+
 /// Decodes, handles, encodes. An undecodable request ends its connection.
 async fn typed<Q, R, F>(
     shard: Rc<Shard>,
@@ -162,7 +184,12 @@ where
     R: Message,
     F: Future<Output = R>,
 {
-    let Request { context, body, .. } = request;
+    let Request {
+        context,
+        body,
+        started,
+        ..
+    } = request;
     let body = body.freeze();
     let decoded = match Q::decode(&mut Decoder::new(&body), context.api_version) {
         Ok(decoded) => decoded,
@@ -174,7 +201,11 @@ where
             ));
         }
     };
+    let rt = shard.rt().clone();
+    shard.end_stage(context.api_key, Stage::Parsed, started);
     drop(body);
     let response = handler(shard, context.clone(), decoded).await;
+    // For the stages that follow. Produce and Fetch have one from their last part.
+    rt.stamp();
     reply(&context, &response)
 }

@@ -23,6 +23,7 @@ use crate::shard::Shard;
 use crate::shard::messages::{ProduceOutcome, ProducePart, ProducePartition};
 use crate::shard::processor::{Reply, Request, reply_by};
 use crate::shard::produce::{self, Outcomes};
+use crate::telemetry::Stage;
 use crate::wire::codec::{Decoder, EncodeError};
 use crate::wire::messages::produce_response::{LeaderIdAndEpoch, NodeEndpoint};
 use crate::wire::produce_encoder::{PartitionOutcome, ProduceEncoder};
@@ -43,12 +44,14 @@ pub async fn handle(shard: Rc<Shard>, request: Request) -> Reply {
         context,
         mut body,
         buffer_bytes,
+        started,
         traffic,
     } = request;
     let plan = match Plan::of(&shard, &context, &body) {
         Ok(plan) => plan,
         Err(reason) => return Reply::Close(reason),
     };
+    let parsed = shard.end_stage(context.api_key, Stage::Parsed, started);
     let Plan {
         acks,
         timeout,
@@ -83,7 +86,8 @@ pub async fn handle(shard: Rc<Shard>, request: Request) -> Reply {
     drop(body);
     let part = ProducePart {
         acks,
-        deadline: shard.rt().now() + timeout,
+        deadline: parsed + timeout,
+        sent: parsed,
         version: context.api_version,
         partitions: admitted,
         ..ProducePart::default()

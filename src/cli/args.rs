@@ -39,6 +39,9 @@ pub enum Command {
     DumpLog(DumpLogArgs),
     /// Measure latency and throughput of any Kafka-compatible broker
     Bench(Box<super::bench::BenchArgs>),
+    /// Show what a node is doing now, per core, API and topic
+    #[command(after_help = super::top::HELP)]
+    Top(super::top::TopArgs),
 }
 
 #[derive(Args, Debug)]

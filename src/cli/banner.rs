@@ -25,6 +25,9 @@ pub fn text(ready: &Ready) -> String {
             format!("{}://{}{role}", listener.name, listener.address),
         );
     }
+    for address in &ready.metrics {
+        line("metrics", format!("http://{address}/metrics"));
+    }
     let dirs: Vec<String> = ready
         .log_dirs
         .iter()
@@ -74,6 +77,7 @@ mod tests {
                 listener("PLAINTEXT", "0.0.0.0:9092", false),
                 listener("CONTROLLER", "127.0.0.1:9093", true),
             ],
+            metrics: vec!["127.0.0.1:9464".parse().unwrap()],
             log_dirs: vec!["./data".into()],
             cores: vec![place(0), place(1)],
             formatted: true,
@@ -88,6 +92,7 @@ mod tests {
                  \x20 cores      2 (pinned to CPU 0-1; NUMA node 0)\n\
                  \x20 listener   PLAINTEXT://0.0.0.0:9092\n\
                  \x20 listener   CONTROLLER://127.0.0.1:9093 (controller)\n\
+                 \x20 metrics    http://127.0.0.1:9464/metrics\n\
                  \x20 data       ./data (formatted now)\n\
                  \x20 try        echo hello | kcat -b 127.0.0.1:9092 -t hello -P\n"
             )

@@ -17,6 +17,7 @@ mod panic;
 mod random_uuid;
 mod start;
 mod stop;
+mod top;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -53,6 +54,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::RandomUuid => random_uuid::run(),
         Command::DumpLog(args) => dump_log::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Top(args) => top::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

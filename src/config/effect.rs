@@ -120,6 +120,7 @@ mod tests {
         ("ottla.cores", "cores"),
         ("ottla.fetch.path", "fetch_path"),
         ("ottla.log.level", "log_level"),
+        ("ottla.metrics.listen", "metrics_listen"),
         ("ottla.spin.us", "spin_us"),
         ("process.roles", "roles"),
         ("security.inter.broker.protocol", "listeners"),

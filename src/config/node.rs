@@ -65,6 +65,8 @@ pub struct RuntimeConfig {
     /// How long an idle event loop looks for work before it sleeps.
     pub spin_us: u32,
     pub fetch_path: FetchPath,
+    /// Hosts and ports where the node's numbers are served.
+    pub metrics_listen: Vec<(String, u16)>,
     /// A tracing filter.
     pub log_level: String,
 }
@@ -408,6 +410,12 @@ fn runtime(r: &Reader<'_>) -> RuntimeConfig {
         spin_us: u32::try_from(r.int("ottla.spin.us")).expect("the table's bound is 0"),
         fetch_path: FetchPath::parse(&r.text("ottla.fetch.path"))
             .expect("the table's check allows these names"),
+        metrics_listen: r
+            .list("ottla.metrics.listen")
+            .iter()
+            .filter_map(|endpoint| super::value::split_endpoint(endpoint))
+            .map(|(host, port)| (host.to_owned(), port))
+            .collect(),
         log_level: r.text("ottla.log.level"),
     }
 }

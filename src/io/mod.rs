@@ -12,6 +12,7 @@
 //! budget     how long a loop may hold the core
 //! cold       file reads that don't wait for the disk
 //! blocked    file calls that held the core for too long
+//! stamps     a cheap clock for the stages of requests
 //! sentinel   a thread that tells of silent cores and rings them
 //! topology   the machine's CPUs as this process may use them
 //! memlock    how much memory cores lock, and how much they may
@@ -40,6 +41,7 @@ mod rt;
 pub(crate) mod seam;
 mod send_queue;
 mod sentinel;
+mod stamps;
 mod timers;
 pub mod topology;
 

@@ -117,6 +117,23 @@ impl Rt {
         }
     }
 
+    /// As [`Rt::now`] within a poll of a task, and cheaper: the stages of requests are measured
+    /// by it.
+    pub fn stamp(&self) -> Nanos {
+        match &self.0.machine {
+            Machine::Real { .. } => self.0.executor.stamps().stamp(),
+            Machine::Sim(sim) => sim.now(),
+        }
+    }
+
+    /// What [`Rt::stamp`] said last within this poll of a task, or when the poll began.
+    pub fn last_stamp(&self) -> Nanos {
+        match &self.0.machine {
+            Machine::Real { .. } => self.0.executor.stamps().last(),
+            Machine::Sim(sim) => sim.now(),
+        }
+    }
+
     /// The wall clock; it may jump.
     pub fn wall_ms(&self) -> Millis {
         match &self.0.machine {

@@ -33,7 +33,7 @@ mod sync;
 use std::sync::{Arc, OnceLock};
 
 pub use calls::{Call, Gone};
-pub use port::Port;
+pub use port::{Depths, Port};
 pub use replies::ReplySlot;
 
 use crate::base::CoreId;

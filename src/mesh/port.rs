@@ -38,6 +38,18 @@ impl<Q, R> Clone for Port<Q, R> {
     }
 }
 
+/// How full the rings to and from one other core are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Depths {
+    pub peer: CoreId,
+    /// Requests to it that found no room.
+    pub in_line: usize,
+    /// Requests in the ring to it, or at it.
+    pub unanswered: usize,
+    /// Requests in the ring from it.
+    pub to_take: usize,
+}
+
 struct Inner<Q, R> {
     rt: Rt,
     outstanding: usize,
@@ -159,6 +171,18 @@ impl<Q: 'static, R: 'static> Port<Q, R> {
         while self.is_congested() {
             self.0.uncongested.notified().await;
         }
+    }
+
+    pub fn depths(&self) -> impl Iterator<Item = Depths> + '_ {
+        self.0.peers.iter().flatten().map(|peer| {
+            let state = peer.state.borrow();
+            Depths {
+                peer: peer.core,
+                in_line: state.waiting.len(),
+                unanswered: state.unanswered,
+                to_take: state.requests_in.len(),
+            }
+        })
     }
 
     /// The next request of any core. One task at a time takes requests; cores are asked in

@@ -192,8 +192,14 @@ impl<T> Receiver<T> {
         wanted.load(Ordering::Relaxed) && wanted.swap(false, Ordering::Relaxed)
     }
 
+    /// Messages to be taken.
+    pub(super) fn len(&self) -> usize {
+        let tail = self.shared.tail.0.load(Ordering::Acquire);
+        self.shared.filled(self.head, tail)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.head == self.shared.tail.0.load(Ordering::Acquire)
+        self.len() == 0
     }
 
     /// The sender is gone, and all that it had sent was taken.

@@ -2,6 +2,7 @@
 //! listeners, unfence; write checkpoints while running; at the end close every core's logs
 //! and leave the directories as Kafka wants to find them (storage digest, section 5).
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use super::StartError;
 use super::controller::{self, ControllerHandle};
 use super::listeners::BoundListener;
+use super::metrics;
 use super::publisher::Publisher;
 use super::rules::TableRules;
 use super::settings;
@@ -29,13 +31,16 @@ const SHUT_DOWN_HEARTBEATS_MAX: usize = 3;
 
 type MeshPort = Port<ShardRequest, ShardReply>;
 
+/// The node serves, and where its numbers are; or why it doesn't serve.
+pub type Started = Result<Vec<SocketAddr>, StartError>;
+
 /// What the life of a node needs.
 pub struct Life {
     pub node: Arc<Node>,
     pub listeners: Vec<BoundListener>,
     pub storage: Storage,
-    /// Told once: the node serves, or why it doesn't.
-    pub started: mpsc::Sender<Result<(), StartError>>,
+    /// Told once.
+    pub started: mpsc::Sender<Started>,
 }
 
 /// The controller core's main.
@@ -65,7 +70,7 @@ pub async fn run(rt: Rt, seed: PortSeed<ShardRequest, ShardReply>, life: Life) {
                 serve(rt.clone(), port.clone(), handle.clone()),
             );
             match join(&rt, &node, &port, &handle, &listeners, &storage).await {
-                Ok(()) => Ok(handle),
+                Ok(metrics) => Ok((handle, metrics)),
                 Err(error) => {
                     handle.stop().await;
                     Err(error)
@@ -75,9 +80,9 @@ pub async fn run(rt: Rt, seed: PortSeed<ShardRequest, ShardReply>, life: Life) {
         Err(error) => Err(StartError::Controller(error.to_string())),
     };
     match outcome {
-        Ok(handle) => {
+        Ok((handle, metrics)) => {
             // The main thread waits for exactly this message.
-            let _ = started.send(Ok(()));
+            let _ = started.send(Ok(metrics));
             let running = checkpoint_until_stopped(&rt, &node, &port, &storage);
             match local::either(running, handle.failed()).await {
                 Either::First(()) => leave(&rt, &node, &port, &handle, &storage).await,
@@ -111,7 +116,7 @@ async fn serve(rt: Rt, port: MeshPort, handle: ControllerHandle) {
     }
 }
 
-/// From the first image to an unfenced broker.
+/// From the first image to an unfenced broker. Returns where the node's numbers are.
 async fn join(
     rt: &Rt,
     node: &Arc<Node>,
@@ -119,7 +124,7 @@ async fn join(
     handle: &ControllerHandle,
     listeners: &[BoundListener],
     storage: &Storage,
-) -> Result<(), StartError> {
+) -> Started {
     let incarnation = Uuid::random(&mut rt.rng());
     let request = settings::registration(node, storage, listeners, incarnation);
     let call = ControllerRequest::RegisterBroker {
@@ -158,8 +163,9 @@ async fn join(
             _ => return Err(StartError::Controller(format!("core {core} is gone"))),
         }
     }
+    let metrics = metrics::start(rt, node, port).await?;
     heartbeat(node, handle, false).await;
-    Ok(())
+    Ok(metrics)
 }
 
 /// Unfences the broker, or asks for leave to stop. Returns whether it may stop.

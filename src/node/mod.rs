@@ -15,12 +15,14 @@ pub mod lifecycle;
 pub mod listeners;
 mod memory;
 pub mod metadata_log;
+pub mod metrics;
 pub mod publisher;
 pub mod rules;
 pub mod settings;
 pub mod storage;
 mod threads;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -53,6 +55,8 @@ pub struct Ready {
     pub cluster_id: String,
     pub node_id: BrokerId,
     pub listeners: Vec<BoundListener>,
+    /// Where its numbers are served.
+    pub metrics: Vec<SocketAddr>,
     pub log_dirs: Vec<PathBuf>,
     /// Where each data core runs.
     pub cores: Vec<cores::Place>,
@@ -77,10 +81,11 @@ pub fn run(
     let (listeners, _claims) = listeners::reserve(&config)?;
     let reserved = threads::reserve(&mut plan)?;
     let node = shared(config, &storage, plan.places.len());
-    let ready = Ready {
+    let mut ready = Ready {
         cluster_id: storage.cluster_id.clone(),
         node_id: storage.node_id,
         listeners: listeners.clone(),
+        metrics: Vec::new(),
         log_dirs: node.config.log_dirs.clone(),
         cores: plan.places.clone(),
         formatted: storage.formatted,
@@ -96,10 +101,11 @@ pub fn run(
     let outcome = starting
         .recv()
         .unwrap_or_else(|_| Err(StartError::Controller("it ended while starting".to_owned())));
-    if outcome.is_ok() {
+    let outcome = outcome.map(|metrics| {
+        ready.metrics = metrics;
         on_ready(&ready);
         until_stop();
-    }
+    });
     threads.stop();
     outcome
 }

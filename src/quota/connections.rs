@@ -189,6 +189,11 @@ impl<W> ConnectionQuotas<W> {
         self.evicting = self.evicting.saturating_sub(1);
     }
 
+    /// Those who have no verdict yet: held back by a limit or a rate.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// When the next turn comes that somebody waits for.
     pub fn next_at(&self, now: Nanos) -> Option<Nanos> {
         let turns = self.waiting.iter().map(|waiting| waiting.turn);

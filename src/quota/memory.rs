@@ -57,19 +57,30 @@ pub struct RequestMemory {
     /// Not leased to any core; never negative.
     free: AtomicI64,
     chunk: i64,
+    limit_bytes: u64,
     wanting: [AtomicU64; WORDS],
 }
 
 impl RequestMemory {
-    pub fn new(bytes: u64, cores: usize) -> RequestMemory {
+    pub fn new(limit_bytes: u64, cores: usize) -> RequestMemory {
         assert!(cores <= CORES_MAX, "the config bounds the cores");
-        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        let bytes = i64::try_from(limit_bytes).unwrap_or(i64::MAX);
         let share = bytes / (4 * i64::try_from(cores.max(1)).unwrap_or(1));
         RequestMemory {
             free: AtomicI64::new(bytes),
             chunk: share.clamp(1, CHUNK_BYTES_MAX),
+            limit_bytes,
             wanting: Default::default(),
         }
+    }
+
+    pub fn limit_bytes(&self) -> u64 {
+        self.limit_bytes
+    }
+
+    /// What no core has leased.
+    pub fn free_bytes(&self) -> u64 {
+        u64::try_from(self.free.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
     /// Takes up to `bytes`; 0 when there are none.

@@ -56,6 +56,7 @@ async fn accept(shard: Rc<Shard>, listener: Listener, name: Arc<str>) {
         match accepted {
             Ok((stream, peer)) => {
                 // Nothing more is accepted here while this one waits for a slot or its turn.
+                shard.metrics().accepted.increment();
                 let admitting = limits::admit(&shard, &name, peer.ip());
                 let admitted = match local::either(rt.stopping(), admitting).await {
                     local::Either::First(()) => return,

@@ -31,8 +31,10 @@ use super::messages::ShardRequest;
 use super::pipeline::Pipeline;
 use super::processor::{self, Reply};
 use super::traffic::Traffic;
-use crate::base::CoreId;
+use crate::base::{CoreId, Nanos};
 use crate::io::{DetachedStream, SendQueue, Stream, local};
+use crate::telemetry::Stage;
+use crate::wire::api_key::ApiKey;
 
 /// Least room offered for the rest of a frame, and most that is reserved ahead of the bytes.
 const RECEIVE_BYTES_MIN: usize = 4 * 1024;
@@ -76,6 +78,32 @@ pub struct Arrival {
     moves: u32,
 }
 
+impl Closed {
+    /// What metrics call the reasons.
+    pub const REASONS: [&str; 7] = [
+        "peer",
+        "idle",
+        "stopping",
+        "frame_size",
+        "refused",
+        "error",
+        "evicted",
+    ];
+
+    /// Of its reason in [`Closed::REASONS`].
+    pub fn index(&self) -> usize {
+        match self {
+            Closed::ByPeer => 0,
+            Closed::Idle => 1,
+            Closed::Stopping => 2,
+            Closed::FrameSize { .. } => 3,
+            Closed::Refused(_) => 4,
+            Closed::Io(_) => 5,
+            Closed::Evicted => 6,
+        }
+    }
+}
+
 impl Arrival {
     /// A connection on which nothing has been received.
     pub fn new(
@@ -104,6 +132,7 @@ pub fn serve(mut connection: Connection) -> impl Future<Output = ()> {
     async move {
         match connection.run().await {
             End::Closed(reason) => {
+                connection.shard.metrics().count_closed(&reason);
                 let core = connection.shard.core();
                 let peer = connection.peer.address;
                 debug!(%core, conn = %peer, %reason, "connection closed");
@@ -132,6 +161,14 @@ pub struct Connection {
     pipeline: Pipeline,
     /// What is being sent.
     out: SendQueue,
+    /// The requests that it answers, with when their first bytes had come.
+    sending: Vec<(ApiKey, Nanos)>,
+    /// When it was taken to be sent.
+    sending_since: Nanos,
+    /// When the first bytes of the frame at the front had come.
+    began: Nanos,
+    /// When bytes came last.
+    received_at: Nanos,
     traffic: Rc<Traffic>,
     /// Bytes were received since the buffers were last given back.
     holds_buffers: bool,
@@ -205,6 +242,7 @@ impl Connection {
         received: BytesMut,
     ) -> Connection {
         let shard = admission.shard().clone();
+        let now = shard.rt().last_stamp();
         Connection {
             peer: processor::Peer::new(stream.peer_addr(), listener),
             seat: shard
@@ -220,6 +258,10 @@ impl Connection {
             received,
             pipeline: Pipeline::default(),
             out: SendQueue::new(),
+            sending: Vec::new(),
+            sending_since: now,
+            began: now,
+            received_at: now,
             traffic: Rc::new(traffic),
             holds_buffers: true,
             turn: 0,
@@ -255,6 +297,10 @@ impl Connection {
                 Ok(Event::Received(Ok(0))) => return End::Closed(Closed::ByPeer),
                 Ok(Event::Received(Ok(count))) => {
                     self.seat.mark_used(self.shard.rt().now());
+                    self.received_at = self.shard.rt().last_stamp();
+                    if self.received.len() == count {
+                        self.began = self.received_at;
+                    }
                     self.charge.add(count, self.request_bytes());
                     self.holds_buffers = true;
                     self.note_buffer();
@@ -281,8 +327,14 @@ impl Connection {
                 return Ok(());
             };
             self.charge.request(SIZE_BYTES + frame.len());
+            let began = std::mem::replace(&mut self.began, self.received_at);
             let (peer, traffic) = (&self.peer, &self.traffic);
-            let started = processor::start(&self.shard, peer, traffic, frame, self.buffer_bytes)
+            let arrived = processor::Arrived {
+                frame,
+                buffer_bytes: self.buffer_bytes,
+                began,
+            };
+            let started = processor::start(&self.shard, peer, traffic, arrived)
                 .map_err(|refusal| Closed::Refused(refusal.to_string()))?;
             self.pipeline.start(started);
             self.turn += 1;
@@ -301,12 +353,15 @@ impl Connection {
         if !self.out.is_empty() {
             return;
         }
-        self.charge.sent();
-        while let Some(reply) = self.pipeline.pop_finished() {
+        self.note_sent();
+        while let Some(finished) = self.pipeline.pop_finished() {
             self.charge.finished();
             self.traffic.count_request();
-            match reply {
-                Reply::Send(response) => self.out.extend(response.into_chunks()),
+            match finished.reply {
+                Reply::Send(response) => {
+                    self.out.extend(response.into_chunks());
+                    self.sending.push((finished.api, finished.began));
+                }
                 Reply::Nothing => {}
                 Reply::Close(reason) => {
                     self.pipeline.clear();
@@ -317,9 +372,24 @@ impl Connection {
         if self.out.is_empty() {
             self.charge.sent();
         }
+        self.sending_since = self.shard.rt().last_stamp();
         if self.ending.is_none() {
             let to = self.traffic.decide_move(self.shard.core());
             self.ending = to.map(End::Move);
+        }
+    }
+
+    /// All that was to be sent has left.
+    fn note_sent(&mut self) {
+        self.charge.sent();
+        if self.sending.is_empty() {
+            return;
+        }
+        let now = self.shard.rt().stamp();
+        let metrics = self.shard.metrics();
+        for (api, began) in self.sending.drain(..) {
+            metrics.record(api as i16, Stage::Sent, self.sending_since, now);
+            metrics.record(api as i16, Stage::Total, began, now);
         }
     }
 
@@ -482,6 +552,7 @@ impl Connection {
         self.received = BytesMut::new();
         (self.buffer_bytes, self.room) = (0, 0);
         self.out = SendQueue::new();
+        self.sending = Vec::new();
         self.pipeline.release_memory();
         self.charge.release_memory();
     }

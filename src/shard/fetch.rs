@@ -7,6 +7,7 @@
 //! again; it never polls.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -19,6 +20,10 @@ use super::wait::Wait;
 use crate::base::{BrokerId, CoreId, ErrorCode, Nanos};
 use crate::io::local::or_deadline;
 use crate::purgatory::watch::Condition;
+use crate::telemetry::Stage;
+use crate::wire::api_key::ApiKey;
+
+const API_KEY: i16 = ApiKey::Fetch as i16;
 
 pub type Answers = SmallVec<[FetchAnswer; 1]>;
 
@@ -37,6 +42,7 @@ pub struct Gather {
 /// Reads until there is enough, something has to be told, or time is up. The answers stand
 /// in the order of the partitions; their sizes respect all limits.
 pub async fn gather(shard: &Rc<Shard>, fetch: Gather) -> Answers {
+    let mut parked: Option<Duration> = None;
     loop {
         let mut answers = read_everywhere(shard, &fetch).await;
         let bytes = limit(&fetch, &mut answers);
@@ -49,12 +55,18 @@ pub async fn gather(shard: &Rc<Shard>, fetch: Gather) -> Answers {
             || fetch.partitions.is_empty()
             || shard.rt().now() >= fetch.deadline
         {
+            if let Some(parked) = parked {
+                let metrics = shard.metrics();
+                metrics.record(API_KEY, Stage::Purgatory, Nanos(0), Nanos(0) + parked);
+            }
             return answers;
         }
         let missing = fetch.min_bytes - bytes;
         let wait = park(shard, &fetch, &answers, missing);
+        let from = shard.rt().last_stamp();
         // At the deadline the next round answers.
         let _ = or_deadline(shard.rt(), wait.notified(), fetch.deadline).await;
+        *parked.get_or_insert_default() += shard.rt().last_stamp().saturating_since(from);
     }
 }
 
@@ -74,17 +86,24 @@ pub async fn read(shard: &Shard, part: &mut FetchPart) {
 /// As [`read`], up to the first partition for which it would have to wait. True when there
 /// was none.
 pub fn read_cached(shard: &Shard, part: &mut FetchPart) -> bool {
+    let from = shard.rt().last_stamp();
     while let Some(asked) = part.partitions.get(part.answers.len()) {
         let found = shard.rt().if_cached(|| read_one(shard, asked, &part.read));
         let Some(answer) = found else { return false };
         part.answers.push(answer);
     }
+    shard.end_stage(API_KEY, Stage::Read, from);
     true
 }
 
 fn read_one(shard: &Shard, asked: &FetchPartition, read: &FetchRead) -> FetchAnswer {
     match shard.partition(asked.partition) {
-        Some(partition) => partition.borrow_mut().read(asked, read),
+        Some(partition) => {
+            let mut partition = partition.borrow_mut();
+            let answer = partition.read(asked, read);
+            partition.totals().count_read(answer.bytes);
+            answer
+        }
         None => FetchAnswer::refused(asked.slot, ErrorCode::NOT_LEADER_OR_FOLLOWER),
     }
 }
@@ -124,6 +143,7 @@ async fn read_everywhere(shard: &Rc<Shard>, fetch: &Gather) -> Answers {
             read(shard, &mut part).await;
             place_all(shard, fetch, &mut answers, part);
         } else {
+            part.sent = shard.rt().last_stamp();
             calls.push(shard.call(core, ShardRequest::Fetch(part)));
         }
     }

@@ -106,6 +106,12 @@ impl Limits {
         }
     }
 
+    /// Connections that the node's limits hold back; none but on core [`QUOTAS`].
+    pub fn held_back(&self) -> usize {
+        let quotas = self.quotas.borrow();
+        quotas.broker.waiting() + quotas.controller.waiting()
+    }
+
     /// Another core has given memory back.
     pub fn on_memory_freed(&self) {
         self.memory.borrow_mut().wake_next();
@@ -133,6 +139,7 @@ pub async fn admit(shard: &Rc<Shard>, listener: &str, address: IpAddr) -> Option
     match verdict? {
         Verdict::Admitted => Some(Admission::held(shard, ticket)),
         Verdict::TooManyFromAddress { max } => {
+            shard.metrics().refused.increment();
             tracing::info!(
                 core = %shard.core(), %listener, %address, max,
                 "connection closed: its address has too many"
@@ -364,10 +371,16 @@ impl Charge {
     /// future keeps its place in the line.
     pub async fn room(&mut self, request_bytes: usize) {
         poll_fn(|context| {
+            let waited = self.place.is_some();
             let mut memory = self.shard.limits.memory.borrow_mut();
             match memory.poll_room(&mut self.place, request_bytes, context.waker()) {
                 true => Poll::Ready(()),
-                false => Poll::Pending,
+                false => {
+                    if !waited {
+                        self.shard.metrics().memory_waits.increment();
+                    }
+                    Poll::Pending
+                }
             }
         })
         .await;
@@ -383,6 +396,7 @@ impl Charge {
         };
         self.bytes += bytes;
         self.small += small;
+        self.shard.metrics().memory.add(bytes as u64);
         self.shard.limits.memory.borrow_mut().charge(bytes, small);
     }
 
@@ -417,6 +431,7 @@ impl Charge {
         let small = self.small.min(bytes);
         self.bytes -= bytes;
         self.small -= small;
+        self.shard.metrics().memory.subtract(bytes as u64);
         let freed = self.shard.limits.memory.borrow_mut().release(bytes, small);
         if !freed.is_empty() && !self.shard.rt().is_stopping() {
             for core in freed.cores().map(CoreId) {

@@ -28,6 +28,7 @@ use crate::controller::{ControllerRequest, ControllerResponse};
 use crate::io::Chunk;
 use crate::metadata::{ImageChanges, MetadataImage};
 use crate::quota::connections::Verdict;
+use crate::telemetry::CoreSnapshot;
 use crate::wire::messages as wire;
 use crate::wire::messages::fetch_response::AbortedTransaction;
 
@@ -72,6 +73,8 @@ pub enum ShardRequest {
     Adopt(Box<Arrival>),
     /// Offsets of all local partitions, for the checkpoint files.
     Checkpoints,
+    /// What the core has counted.
+    Snapshot,
     /// Flush and close every log; the core serves no partition afterwards.
     CloseLogs,
 }
@@ -88,6 +91,7 @@ pub enum ShardReply {
     LeastUsed(Option<Nanos>),
     Listening(std::io::Result<()>),
     Checkpoints(Vec<PartitionCheckpoint>),
+    Snapshot(Box<CoreSnapshot>),
 }
 
 impl PartitionReply {
@@ -143,6 +147,8 @@ pub struct ProducePart {
     pub acks: i16,
     /// When a produce with acks=all gives up.
     pub deadline: Nanos,
+    /// When it left for the core that owns the partitions.
+    pub sent: Nanos,
     pub version: i16,
     pub partitions: SmallVec<[ProducePartition; 1]>,
     /// Of the partitions, once they were appended to.
@@ -191,6 +197,8 @@ impl ProduceOutcome {
 /// What one core reads for a fetch. It goes to its owner and comes back in one box.
 #[derive(Debug, Default)]
 pub struct FetchPart {
+    /// When it left for the core that owns the partitions.
+    pub sent: Nanos,
     pub read: FetchRead,
     pub partitions: SmallVec<[FetchPartition; 1]>,
     /// Of the partitions, once they were read.

@@ -19,6 +19,7 @@ pub mod flush;
 pub mod limits;
 pub mod load;
 pub mod messages;
+pub mod metrics;
 pub mod operation;
 pub mod partition;
 pub mod pipeline;
@@ -51,6 +52,7 @@ use crate::mesh::{Gone, Port, ReplySlot};
 use crate::metadata::MetadataImage;
 use crate::quota::memory::RequestMemory;
 use crate::security::{Authorizer, Operation, RequestContext, ResourceType};
+use crate::telemetry::Stage;
 use crate::wire::api_key::ApiKey;
 use crate::wire::messages::AllocateProducerIdsRequest;
 use connections::Connections;
@@ -59,6 +61,7 @@ use messages::{
     FetchPart, LongReply, PartitionCall, PartitionReply, ProducePart, Published, ShardReply,
     ShardRequest,
 };
+use metrics::Metrics;
 use operation::{OperationId, Operations};
 use partition::{Partition, Wakes};
 use processor::Api;
@@ -129,6 +132,7 @@ pub struct Shard {
     connections: Connections,
     /// Memory of the tail caches of this core's logs.
     tail_pool: TailPool,
+    metrics: Metrics,
     /// Told when the logs of this core have been closed.
     closed: Notify,
 }
@@ -156,6 +160,7 @@ impl Shard {
             produce_parts: Boxes::default(),
             connections: Connections::default(),
             tail_pool: TailPool::new(TAIL_CACHE_BYTES),
+            metrics: Metrics::new(apis),
             closed: Notify::new(),
             rt,
             node,
@@ -223,6 +228,10 @@ impl Shard {
 
     pub fn connections(&self) -> &Connections {
         &self.connections
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     pub fn tail_pool(&self) -> &TailPool {
@@ -426,6 +435,7 @@ pub async fn serve_mesh(shard: Rc<Shard>) {
 fn on_request(shard: &Rc<Shard>, request: ShardRequest, slot: ReplySlot<ShardReply>) {
     match request {
         ShardRequest::Produce(operation, mut part) => {
+            shard.end_stage(ApiKey::Produce as i16, Stage::Hop, part.sent);
             let waiting = produce::append(shard, &mut part);
             if waiting.is_empty() {
                 slot.reply(ShardReply::Produce(part));
@@ -437,6 +447,7 @@ fn on_request(shard: &Rc<Shard>, request: ShardRequest, slot: ReplySlot<ShardRep
             }
         }
         ShardRequest::Fetch(mut part) => {
+            shard.end_stage(ApiKey::Fetch as i16, Stage::Hop, part.sent);
             if fetch::read_cached(shard, &mut part) {
                 slot.reply(ShardReply::Fetch(part));
             } else {
@@ -517,6 +528,9 @@ fn on_request(shard: &Rc<Shard>, request: ShardRequest, slot: ReplySlot<ShardRep
         }
         ShardRequest::Checkpoints => {
             slot.reply(ShardReply::Checkpoints(background::checkpoints(shard)));
+        }
+        ShardRequest::Snapshot => {
+            slot.reply(ShardReply::Snapshot(Box::new(metrics::snapshot(shard))));
         }
         ShardRequest::CloseLogs => {
             let shard = shard.clone();

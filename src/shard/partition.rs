@@ -9,6 +9,7 @@
 //! only; a refused batch leaves the log as it was.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use super::messages::{
     EpochEnd, FetchAnswer, FetchPartition, FetchRead, FoundOffset, LogSummary, PartitionCall,
     PartitionReply, ProduceOutcome, Seen,
 };
+use super::metrics::TopicTotals;
 use super::operation::OperationId;
 use crate::base::{
     BrokerId, ErrorCode, LeaderEpoch, Millis, Nanos, Offset, PartitionIndex, TopicIdPartition, Uuid,
@@ -76,6 +78,7 @@ pub struct Partition {
     version: u32,
     last_flush: Nanos,
     flush_in_flight: bool,
+    totals: Rc<TopicTotals>,
 }
 
 impl Partition {
@@ -86,6 +89,7 @@ impl Partition {
         log: Log,
         replica: Replica,
         config: Arc<TopicConfig>,
+        totals: Rc<TopicTotals>,
     ) -> Partition {
         Partition {
             id,
@@ -102,7 +106,13 @@ impl Partition {
             version: 0,
             last_flush: Nanos(0),
             flush_in_flight: false,
+            totals,
         }
+    }
+
+    /// What clients write and read of its topic on this core.
+    pub fn totals(&self) -> &TopicTotals {
+        &self.totals
     }
 
     pub fn id(&self) -> TopicIdPartition {
@@ -253,6 +263,7 @@ impl Partition {
             // No transaction can be open without a coordinator.
             return Err(refused(ErrorCode::INVALID_TXN_STATE));
         }
+        let bytes = validated.bytes.len();
         let appended = self
             .log
             .append_as_leader(validated, self.replica.leader_epoch(), now_ms)
@@ -261,6 +272,7 @@ impl Partition {
                 refused(error.error_code())
             })?;
         self.on_appended(&appended, wakes);
+        self.totals().count_append(bytes);
         let outcome = ProduceOutcome {
             slot,
             error: ErrorCode::NONE,

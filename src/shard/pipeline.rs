@@ -15,6 +15,8 @@ use std::task::{Context, Poll, Waker};
 
 use super::processor::{Reply, Started};
 use super::spares::Running;
+use crate::base::Nanos;
+use crate::wire::api_key::ApiKey;
 
 /// Requests of one connection that are in flight at a time.
 pub const IN_FLIGHT_MAX: usize = 64;
@@ -35,8 +37,18 @@ pub struct Pipeline {
 }
 
 struct InFlight {
+    api: ApiKey,
+    began: Nanos,
     barrier: bool,
     state: State,
+}
+
+/// A request that has its reply.
+pub struct Finished {
+    pub api: ApiKey,
+    /// When its first bytes had come.
+    pub began: Nanos,
+    pub reply: Reply,
 }
 
 enum State {
@@ -73,11 +85,18 @@ impl Pipeline {
     /// Adds a request and runs its first step, so that appends happen in request order. A
     /// barrier with others before it waits until it is alone.
     pub fn start(&mut self, started: Started) {
-        let Started { barrier, future } = started;
+        let Started {
+            api,
+            began,
+            barrier,
+            future,
+        } = started;
         let waits = barrier && !self.requests.is_empty();
         self.barriers += usize::from(barrier);
         self.running += 1;
         self.requests.push_back(InFlight {
+            api,
+            began,
             barrier,
             state: State::Running(future),
         });
@@ -105,10 +124,12 @@ impl Pipeline {
         }
     }
 
-    /// The reply of the front request, once it has finished.
-    pub fn pop_finished(&mut self) -> Option<Reply> {
+    /// The front request, once it has finished.
+    pub fn pop_finished(&mut self) -> Option<Finished> {
         match self.requests.pop_front()? {
             InFlight {
+                api,
+                began,
                 barrier,
                 state: State::Finished(reply),
             } => {
@@ -116,7 +137,7 @@ impl Pipeline {
                 self.barriers -= usize::from(barrier);
                 self.finished_bytes -= bytes;
                 self.expected_bytes = bytes.max(self.expected_bytes / 2);
-                Some(reply)
+                Some(Finished { api, began, reply })
             }
             running => {
                 self.requests.push_front(running);
@@ -171,6 +192,8 @@ mod tests {
 
     fn finished(bytes: usize) -> Started {
         Started {
+            api: ApiKey::Fetch,
+            began: Nanos(0),
             barrier: false,
             future: running(std::future::ready(response(bytes))),
         }
@@ -199,6 +222,8 @@ mod tests {
     fn requests_that_run_count_as_much_as_the_replies_before_them() {
         let mut pipeline = Pipeline::default();
         let endless = || Started {
+            api: ApiKey::Fetch,
+            began: Nanos(0),
             barrier: false,
             future: running(std::future::pending()),
         };
@@ -228,6 +253,8 @@ mod tests {
         let mut pipeline = Pipeline::default();
         let (answer, answered) = oneshot::<()>();
         pipeline.start(Started {
+            api: ApiKey::Fetch,
+            began: Nanos(0),
             barrier: false,
             future: running(async move {
                 answered.await.expect("it is answered");
@@ -238,6 +265,8 @@ mod tests {
         let ran = std::rc::Rc::new(std::cell::Cell::new(false));
         let barrier_ran = ran.clone();
         pipeline.start(Started {
+            api: ApiKey::Fetch,
+            began: Nanos(0),
             barrier: true,
             future: running(async move {
                 barrier_ran.set(true);
@@ -250,13 +279,14 @@ mod tests {
         answer.send(()).expect("it waits");
         assert!(poll(&mut pipeline));
         let mut sizes = Vec::new();
-        while let Some(reply) = pipeline.pop_finished() {
-            sizes.push(reply_bytes(&reply));
+        while let Some(finished) = pipeline.pop_finished() {
+            sizes.push(reply_bytes(&finished.reply));
         }
         assert_eq!(sizes, [1, 2]);
         assert!(!ran.get());
         assert!(poll(&mut pipeline) && ran.get());
-        assert_eq!(pipeline.pop_finished().as_ref().map(reply_bytes), Some(3));
+        let last = pipeline.pop_finished().map(|last| reply_bytes(&last.reply));
+        assert_eq!(last, Some(3));
         assert!(pipeline.is_empty() && pipeline.may_start(0));
     }
 }

@@ -17,8 +17,10 @@ use smallvec::SmallVec;
 use super::Shard;
 use super::spares::{Running, Spares};
 use super::traffic::Traffic;
+use crate::base::Nanos;
 use crate::io::Chunk;
 use crate::security::{Principal, RequestContext};
+use crate::telemetry::Stage;
 use crate::wire::api_key::ApiKey;
 use crate::wire::codec::{EncodeError, Message};
 use crate::wire::header::{HeaderError, RequestHeader, encode_response_header};
@@ -61,6 +63,8 @@ pub struct Request {
     pub body: BytesMut,
     /// Size of the receive buffer that the body lies in.
     pub buffer_bytes: usize,
+    /// When its turn came, with its frame whole.
+    pub started: Nanos,
     /// Where to count the records that it writes or reads.
     pub traffic: Rc<Traffic>,
 }
@@ -134,9 +138,21 @@ impl Api {
 
 /// A request that has been handed to its handler.
 pub struct Started {
+    pub api: ApiKey,
+    /// When its first bytes had come.
+    pub began: Nanos,
     /// Runs alone on its connection.
     pub barrier: bool,
     pub future: Running,
+}
+
+/// A whole frame, without its size.
+pub struct Arrived {
+    pub frame: BytesMut,
+    /// Size of the receive buffer that it lies in.
+    pub buffer_bytes: usize,
+    /// When its first bytes had come.
+    pub began: Nanos,
 }
 
 /// Why a frame ends its connection.
@@ -155,19 +171,27 @@ pub enum Refusal {
     },
 }
 
-/// Hands one frame, in a receive buffer of that size, to its handler.
+/// Hands one frame to its handler.
 pub fn start(
     shard: &Rc<Shard>,
     peer: &Peer,
     traffic: &Rc<Traffic>,
-    mut frame: BytesMut,
-    buffer_bytes: usize,
+    arrived: Arrived,
 ) -> Result<Started, Refusal> {
+    let Arrived {
+        mut frame,
+        buffer_bytes,
+        began,
+    } = arrived;
     let (header, body_at) = RequestHeader::decode_borrowed(&frame)?;
     let api = shard
         .served(&peer.listener)
         .find(|api| api.key == header.api)
         .ok_or(Refusal::NotServed(header.api.name()))?;
+    let started = shard.rt().last_stamp();
+    shard
+        .metrics()
+        .record(api.key as i16, Stage::Received, began, started);
     let context = RequestContext {
         principal: peer.principal.clone(),
         client_id: peer.client_id(header.client_id),
@@ -180,6 +204,8 @@ pub fn start(
     if !api.versions.contains(&header.api_version) {
         return match api.on_unsupported_version {
             Some(answer) => Ok(Started {
+                api: api.key,
+                began,
                 barrier: true,
                 future: Running::new(shard.spares().clone(), std::future::ready(answer(&context))),
             }),
@@ -196,9 +222,12 @@ pub fn start(
         context,
         body: frame,
         buffer_bytes,
+        started,
         traffic: traffic.clone(),
     };
     Ok(Started {
+        api: api.key,
+        began,
         barrier: !api.overlaps,
         future: (api.handler)(shard.clone(), request),
     })

@@ -23,11 +23,14 @@ use super::operation::OperationId;
 use super::partition::{Attempt, Partition, Wakes};
 use super::traffic::Traffic;
 use super::wait::Wait;
-use crate::base::{CoreId, ErrorCode, LeaderEpoch, Offset, TopicIdPartition};
+use crate::base::{CoreId, ErrorCode, LeaderEpoch, Nanos, Offset, TopicIdPartition};
 use crate::io::local::{self, oneshot, or_deadline};
 use crate::purgatory::watch::Condition;
+use crate::telemetry::Stage;
+use crate::wire::api_key::ApiKey;
 
 const ACKS_ALL: i16 = -1;
+const API_KEY: i16 = ApiKey::Produce as i16;
 
 pub type Outcomes = SmallVec<[ProduceOutcome; 1]>;
 
@@ -61,17 +64,19 @@ pub async fn scatter(shard: &Rc<Shard>, part: ProducePart, traffic: &Traffic) ->
     let ProducePart {
         acks,
         deadline,
+        sent,
         version,
         partitions,
         ..
     } = part;
-    let empty = || ProducePart {
+    let empty = |sent| ProducePart {
         acks,
         deadline,
+        sent,
         version,
         ..ProducePart::default()
     };
-    let mut local = empty();
+    let mut local = empty(sent);
     let mut remote: SmallVec<[(CoreId, Box<ProducePart>); 1]> = SmallVec::new();
     for partition in partitions {
         let Some(core) = shard.owner(partition.partition) else {
@@ -84,7 +89,7 @@ pub async fn scatter(shard: &Rc<Shard>, part: ProducePart, traffic: &Traffic) ->
             let index = match remote.iter().position(|(owner, _)| *owner == core) {
                 Some(index) => index,
                 None => {
-                    remote.push((core, shard.produce_parts.fill(empty())));
+                    remote.push((core, shard.produce_parts.fill(empty(sent))));
                     remote.len() - 1
                 }
             };
@@ -92,9 +97,16 @@ pub async fn scatter(shard: &Rc<Shard>, part: ProducePart, traffic: &Traffic) ->
         };
         part.partitions.push(partition);
     }
+    // Looked at the clock only if there is another core to ask.
+    let sent = if remote.is_empty() {
+        sent
+    } else {
+        shard.rt().stamp()
+    };
     let calls: SmallVec<[_; 1]> = remote
         .into_iter()
-        .map(|(core, part)| {
+        .map(|(core, mut part)| {
+            part.sent = sent;
             let slots: SmallVec<[u32; 4]> = part.partitions.iter().map(|p| p.slot).collect();
             let answer = shard.operations().answer();
             let request = ShardRequest::Produce(answer.id(), part);
@@ -145,6 +157,10 @@ struct Unacknowledged {
 /// Returns what is in line, and what has yet to be acknowledged.
 pub fn append(shard: &Rc<Shard>, part: &mut ProducePart) -> Waiting {
     let mut waiting = Waiting::default();
+    if part.partitions.is_empty() {
+        return waiting;
+    }
+    let from = shard.rt().last_stamp();
     let mut wakes = Wakes::new();
     let mut cost_left = COST_AT_ONCE;
     for ProducePartition {
@@ -190,6 +206,7 @@ pub fn append(shard: &Rc<Shard>, part: &mut ProducePart) -> Waiting {
         }
     }
     shard.wake_all(wakes);
+    shard.end_stage(API_KEY, Stage::Appended, from);
     waiting
 }
 
@@ -256,6 +273,7 @@ pub async fn await_acknowledgement(
         );
     }
     let mut waiting = waiting.unacknowledged;
+    let mut stages = AckStages::begin(shard, &waiting);
     while !waiting.is_empty() {
         let wait = Wait::new(shard);
         for batch in &waiting {
@@ -276,6 +294,55 @@ pub async fn await_acknowledgement(
             }
             None => true,
         });
+        stages.note(&waiting);
+    }
+    stages.end();
+}
+
+/// The stages of a wait for acknowledgement: for the replicas, and then for the disk.
+struct AckStages<'a> {
+    shard: &'a Shard,
+    began: Nanos,
+    by_replicas: bool,
+    by_disk: bool,
+    /// When no batch waited for replicas any more.
+    replicated: Option<Nanos>,
+}
+
+impl<'a> AckStages<'a> {
+    fn begin(shard: &'a Shard, waiting: &[Unacknowledged]) -> AckStages<'a> {
+        AckStages {
+            shard,
+            began: shard.rt().last_stamp(),
+            by_replicas: waiting.iter().any(|batch| batch.by_replicas),
+            by_disk: waiting.iter().any(|batch| batch.by_disk),
+            replicated: None,
+        }
+    }
+
+    /// After a wake.
+    fn note(&mut self, waiting: &[Unacknowledged]) {
+        let mut waits = waiting
+            .iter()
+            .map(|batch| batch.by_replicas && !batch.is_replicated(self.shard));
+        if self.by_replicas && self.replicated.is_none() && !waits.any(|waits| waits) {
+            self.replicated = Some(self.shard.rt().last_stamp());
+        }
+    }
+
+    fn end(self) {
+        let metrics = self.shard.metrics();
+        let now = self.shard.rt().last_stamp();
+        let replicated = match self.by_replicas {
+            true => self.replicated.unwrap_or(now),
+            false => self.began,
+        };
+        if self.by_replicas {
+            metrics.record(API_KEY, Stage::Purgatory, self.began, replicated);
+        }
+        if self.by_disk {
+            metrics.record(API_KEY, Stage::Flushed, replicated, now);
+        }
     }
 }
 
@@ -292,12 +359,15 @@ pub async fn acknowledge_remote(
 }
 
 impl Unacknowledged {
+    fn is_replicated(&self, shard: &Shard) -> bool {
+        shard
+            .partition(self.partition)
+            .is_some_and(|partition| partition.borrow().high_watermark() >= self.required)
+    }
+
     /// What it waits for now; the replicas first.
     fn condition(&self, shard: &Shard) -> Condition {
-        let replicated = shard
-            .partition(self.partition)
-            .is_some_and(|partition| partition.borrow().high_watermark() >= self.required);
-        if self.by_disk && (replicated || !self.by_replicas) {
+        if self.by_disk && (self.is_replicated(shard) || !self.by_replicas) {
             Condition::Durable(self.required.0)
         } else {
             Condition::HighWatermark(self.required.0)

@@ -235,6 +235,7 @@ async fn open(
         log,
         replica_state,
         config,
+        shard.metrics().topic(name),
     ))
 }
 

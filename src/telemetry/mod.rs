@@ -1,19 +1,26 @@
 //! Layer 1: diagnostics. Sets tracing up for the process ([`init`]), keeps repeatable
 //! warnings rare ([`RateLimit`]), and has the plain per-core numbers that every part
-//! counts with ([`Counter`], [`Gauge`]).
+//! counts with ([`Counter`], [`Gauge`], [`StageTable`]);
+//! [`render`] makes text of them.
 //!
 //! Fields have fixed names: core, conn, api, version, correlation_id, client_id, topic,
 //! partition, leader_epoch, offset. Nothing is logged per record.
 
 mod counters;
+mod exposition;
+mod histogram;
 mod rate_limit;
+mod stages;
 
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
 
 pub use counters::{Counter, Gauge, Totals};
+pub use exposition::{CoreSnapshot, Metric, Sample, TopicSnapshot, render};
+pub use histogram::{DurationHistogram, HistogramSnapshot, SizeHistogram};
 pub use rate_limit::RateLimit;
+pub use stages::{Stage, StageSnapshot, StageTable};
 
 /// Starts diagnostics on stderr. `RUST_LOG` is stronger than `level`
 /// (`ottla.log.level`): a level, or `target=level` pairs. The error is one line.

@@ -30,6 +30,8 @@ pub(crate) use glommio_host::{GlommioHost, make_executor};
 pub(crate) use run_queue::RunQueues;
 use task::Task;
 
+use crate::io::stamps::Stamps;
+
 /// Which share of a core a task runs under, when all of them have work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queue {
@@ -42,7 +44,7 @@ pub enum Queue {
 }
 
 impl Queue {
-    pub(crate) const ALL: [Queue; 3] = [Queue::Request, Queue::Replication, Queue::Background];
+    pub const ALL: [Queue; 3] = [Queue::Request, Queue::Replication, Queue::Background];
 
     /// Weight of the queue's share of the core's time.
     pub(crate) const fn shares(self) -> usize {
@@ -84,6 +86,7 @@ pub(crate) struct Executor {
     /// Whether polls are timed: not in the simulation, which has no real time.
     timed: Cell<bool>,
     slow_polls: Cell<[SlowPolls; Queue::ALL.len()]>,
+    stamps: Stamps,
 }
 
 impl Executor {
@@ -97,6 +100,7 @@ impl Executor {
             closed: Cell::new(false),
             timed: Cell::new(false),
             slow_polls: Cell::default(),
+            stamps: Stamps::new(),
         })
     }
 
@@ -131,6 +135,10 @@ impl Executor {
 
     pub(in crate::io) fn slow_polls(&self) -> [SlowPolls; Queue::ALL.len()] {
         self.slow_polls.get()
+    }
+
+    pub(in crate::io) fn stamps(&self) -> &Stamps {
+        &self.stamps
     }
 
     fn on_slow_poll(&self, queue: Queue, took: Duration) {

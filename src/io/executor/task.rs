@@ -86,6 +86,9 @@ impl Task {
             unreachable!("an unfinished task has a future and is not polled from within");
         };
         let start = executor.timed.get().then(real_now);
+        if let Some(start) = start {
+            executor.stamps().begin(start);
+        }
         let poll = future.as_mut().poll(&mut Context::from_waker(waker));
         if let Some(start) = start {
             let took = real_now().saturating_since(start);
