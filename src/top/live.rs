@@ -3,15 +3,22 @@
 //! A scrape that fails is told on the last line, over the numbers that there were; the next
 //! one is tried as ever.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+
+use signal_hook::consts::{SIGHUP, SIGTERM};
 
 use super::Options;
 use super::model::Model;
 use super::scrape::scrape;
 use super::text::Scrape;
 use super::view::{self, State};
+
+/// A signal is seen after so long at the latest.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 struct Live<'a> {
     options: &'a Options,
@@ -28,7 +35,7 @@ enum Asked {
     Nothing,
 }
 
-/// Returns when the user quits. Fails if there is nothing to be seen at the start.
+/// Returns when the user quits or a signal asks for the end. Fails if there is nothing to be seen at the start.
 pub fn run(options: &Options) -> Result<(), String> {
     let first = scrape(&options.metrics)?;
     let mut live = Live {
@@ -38,6 +45,12 @@ pub fn run(options: &Options) -> Result<(), String> {
         options,
         state: State::default(),
     };
+    // A terminal is left as it was found, however the view ends.
+    let ended = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, ended.clone())
+            .map_err(|error| format!("can't watch for signals: {error}"))?;
+    }
     let terminal = ratatui::try_init();
     let mut terminal = terminal.map_err(|error| format!("can't use the terminal: {error}"))?;
     let outcome = loop {
@@ -46,6 +59,7 @@ pub fn run(options: &Options) -> Result<(), String> {
             break Err(format!("can't draw: {error}"));
         }
         match live.wait() {
+            _ if ended.load(Ordering::Relaxed) => break Ok(()),
             Ok(Asked::Quit) => break Ok(()),
             Ok(Asked::Nothing) => {}
             Err(error) => break Err(format!("can't read the keyboard: {error}")),
@@ -59,7 +73,7 @@ impl Live<'_> {
     /// Waits for a key or for the time of the next scrape, and sees to it.
     fn wait(&mut self) -> std::io::Result<Asked> {
         let left = self.options.interval.saturating_sub(self.last_at.elapsed());
-        if event::poll(left)? {
+        if event::poll(left.min(PATIENCE))? {
             return Ok(match event::read()? {
                 Event::Key(key) if key.kind != KeyEventKind::Release => {
                     on_key(key, &mut self.state, self.model.cores.len())
@@ -68,6 +82,9 @@ impl Live<'_> {
             });
         }
         let now = Instant::now();
+        if now - self.last_at < self.options.interval {
+            return Ok(Asked::Nothing);
+        }
         match scrape(&self.options.metrics) {
             Ok(found) => {
                 let seconds = (now - self.last_at).as_secs_f64();
