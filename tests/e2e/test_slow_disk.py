@@ -16,7 +16,7 @@ MIB = 1 << 20
 READERS = 8
 # All the data is read in ten seconds at this rate, were it read without a pause.
 DATA_BYTES, DISK_BYTES_PER_SECOND = 64 * MIB, 6 * MIB
-ROUNDS = 3
+ROUNDS, ROUND_SECONDS = 3, 1.0
 
 
 @contextmanager
@@ -73,6 +73,7 @@ def read_slowly(node, topic: str, offset: int, done: threading.Event, counts: li
 @pytest.mark.skipif(os.geteuid() != 0, reason="holding back a disk needs root")
 @pytest.mark.parametrize("fetch_path", ["splice", "auto"])
 def test_others_do_not_wait_for_the_disk(own_broker, tools_for, name, fetch_path):
+    """Nor is a core held for half a second: the node would warn of it, which fails the test."""
     broker = own_broker({"ottla.fetch.path": fetch_path}).start()
     tools_for(broker)("kafka-topics", "--create", "--topic", name, "--partitions", 1).ok()
     fill(broker, name, DATA_BYTES)
@@ -92,13 +93,17 @@ def test_others_do_not_wait_for_the_disk(own_broker, tools_for, name, fetch_path
             for reader in readers:
                 reader.start()
             wait_until("the readers read from the disk", lambda: bytes_read_from_disk(broker.pid) > before)
-            beside.append(p99(broker))
-            read, took = bytes_read_from_disk(broker.pid) - before, time.monotonic() - began
+            samples = []
+            while time.monotonic() < began + ROUND_SECONDS:
+                samples.append(p99(broker))
+            beside.append(statistics.median(samples))
+            brought, took = sum(counts), time.monotonic() - began
             done.set()
         for reader in readers:
             reader.join(120)
             assert not reader.is_alive()
-        assert read <= (took + 1) * 2 * DISK_BYTES_PER_SECOND, "the disk was not held back"
+        # What is asked of the disk ahead counts at once; what comes of it, at the disk's pace.
+        assert brought <= (took + 1) * 2 * DISK_BYTES_PER_SECOND, "the disk was not held back"
         assert min(counts) > MIB * 9 // 10, "every fetch brought its record"
     print(f"p99 of others, ms: idle {[round(1e3 * t, 2) for t in idle]}, beside {[round(1e3 * t, 2) for t in beside]}")
     assert statistics.median(beside) <= P99_FACTOR * statistics.median(idle) + P99_SECONDS
