@@ -23,6 +23,7 @@ use std::io::{Read as _, Write as _};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use ottla::base::Rng;
 use ottla::wire::codec::{BUDGET_BASE_BYTES, BUDGET_FACTOR, DecodeError, Decoder, Message};
+use ottla::wire::fetch_view::FetchView;
 use ottla::wire::header;
 use ottla::wire::messages::*;
 use ottla::wire::produce_view::ProduceView;
@@ -46,6 +47,7 @@ const FOCUS: &[&str] = &[
     "SaslHandshakeRequest",
     "SaslAuthenticateRequest",
     "produce view",
+    "fetch view",
     "ProduceRequest",
     "FetchRequest",
     "MetadataRequest",
@@ -178,6 +180,35 @@ fn run_produce_view(input: &Input<'_>) -> Outcome {
     (view.err(), peak)
 }
 
+/// Meets as many partitions as the generated decoder, and refuses what that refuses.
+fn run_fetch_view(input: &Input<'_>) -> Outcome {
+    let (asked, forgotten) = (Cell::new(0), Cell::new(0));
+    let (view, peak) = peak_of(|| {
+        let count = |counter: &Cell<usize>| counter.set(counter.get() + 1);
+        let mut decoder = input.decoder();
+        FetchView::decode(
+            &mut decoder,
+            input.version,
+            |_, _| count(&asked),
+            |_, _| count(&forgotten),
+        )
+    });
+    if input.deep {
+        let decoded = FetchRequest::decode(&mut input.decoder(), input.version);
+        if decoded != Err(DecodeError::OverBudget) {
+            assert_eq!(view.as_ref().err(), decoded.as_ref().err());
+        }
+        if let Ok(request) = decoded {
+            let of_topics = request.topics.iter().map(|topic| topic.partitions.len());
+            assert_eq!(asked.get(), of_topics.sum::<usize>());
+            let of_topics = request.forgotten_topics_data.iter();
+            let count: usize = of_topics.map(|topic| topic.partitions.len()).sum();
+            assert_eq!(forgotten.get(), count);
+        }
+    }
+    (view.err(), peak)
+}
+
 fn run_request_header(input: &Input<'_>) -> Outcome {
     let (decoded, peak) = peak_of(|| header::RequestHeader::decode(input.frame).map(|_| ()));
     assert_eq!(peak, 0, "a header allocates nothing");
@@ -276,6 +307,8 @@ fn targets() -> Vec<Target> {
     add("request", run_request, requests);
     let view = samples["ProduceRequest"].clone();
     add("produce view", run_produce_view as Run, view);
+    let view = samples["FetchRequest"].clone();
+    add("fetch view", run_fetch_view, view);
     let bodies = prefixed(&[0, 0, 0, 1, 0], "MetadataResponse");
     add("response header", run_response_header, bodies);
     let records = prefixed(&[1, 3, 0], "PartitionRecord");
