@@ -371,14 +371,18 @@ mod tests {
             }
         }
 
-        fn append(&mut self, size: usize) {
-            let batch = batch_of_size(self.next, 2, size);
-            let extent = Extent {
+        fn next_extent(&self) -> Extent {
+            Extent {
                 base_offset: Offset(self.next),
                 next_offset: Offset(self.next + 2),
                 segment_base_offset: Offset(self.segment),
                 position: self.file.len() as u32,
-            };
+            }
+        }
+
+        fn append(&mut self, size: usize) {
+            let batch = batch_of_size(self.next, 2, size);
+            let extent = self.next_extent();
             self.file.extend_from_slice(&batch);
             let buffer_bytes = batch.capacity();
             self.cache.push(extent, batch.into(), buffer_bytes);
@@ -388,12 +392,7 @@ mod tests {
         /// As a slice of a larger buffer, such as a frame with other batches.
         fn append_within(&mut self, size: usize, buffer_bytes: usize) -> Bytes {
             let batch = batch_of_size(self.next, 2, size);
-            let extent = Extent {
-                base_offset: Offset(self.next),
-                next_offset: Offset(self.next + 2),
-                segment_base_offset: Offset(self.segment),
-                position: self.file.len() as u32,
-            };
+            let extent = self.next_extent();
             self.file.extend_from_slice(&batch);
             let mut buffer = BytesMut::with_capacity(buffer_bytes);
             buffer.extend_from_slice(&batch);
