@@ -270,7 +270,8 @@ def test_member_that_dies_is_replaced_after_its_session(broker, create, name):
     # It isn't polled any more, and so neither rejoins nor leaves.
     wait_until("the other has both partitions", lambda: len(other.owned) == 2, 30)
     other.leave()
-    dead.close()
+    # Nor is it closed: librdkafka's close can wait for ever, holding the interpreter's lock, where a revocation after
+    # max.poll.interval.ms hasn't been served; it does so against Apache Kafka too.
 
 
 def test_subscription_by_pattern_follows_new_topics(broker, create, name):
