@@ -46,6 +46,68 @@ const DISK_FACTS: &[&str] = &[
     "io_poll",
     "wbt_lat_usec",
 ];
+/// Names of parameters of the kernel's command line; `*` ends a prefix
+/// (Documentation/admin-guide/kernel-parameters.txt).
+const SPEED_PARAMETERS: &[&str] = &[
+    "amd_iommu",
+    "amd_pstate*",
+    "apparmor",
+    "audit",
+    "cgroup_disable",
+    "clocksource",
+    "cpufreq.*",
+    "cpuidle*",
+    "default_hugepagesz",
+    "gather_data_sampling",
+    "haltpoll.*",
+    "hugepages*",
+    "idle",
+    "init_on_alloc",
+    "init_on_free",
+    "intel_idle.*",
+    "intel_iommu",
+    "intel_pstate",
+    "iommu*",
+    "irqaffinity",
+    "isolcpus",
+    "kthread_cpus",
+    "l1tf",
+    "maxcpus",
+    "mce",
+    "mds",
+    "mem_encrypt",
+    "mitigations",
+    "mmio_stale_data",
+    "nmi_watchdog",
+    "nohz*",
+    "nopti",
+    "nosmt",
+    "nosoftlockup",
+    "nospectre*",
+    "nowatchdog",
+    "nr_cpus",
+    "numa_balancing",
+    "nvme*",
+    "pci",
+    "pcie_aspm",
+    "preempt",
+    "processor.*",
+    "psi",
+    "pti",
+    "rcu*",
+    "retbleed",
+    "scsi_mod.*",
+    "selinux",
+    "skew_tick",
+    "spec*",
+    "srbds",
+    "swiotlb",
+    "threadirqs",
+    "transparent_hugepage",
+    "tsc",
+    "tsx*",
+    "workqueue.*",
+];
 const LIMITS: &[&str] = &[
     "Max open files",
     "Max locked memory",
@@ -82,7 +144,7 @@ pub fn fingerprint(dir: &Path) -> Value {
         "clock_source": line("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
         "kernel": line("/proc/sys/kernel/osrelease"),
         "kernel_version": line("/proc/sys/kernel/version"),
-        "cmdline": cmdline,
+        "cmdline": cmdline.as_deref().map(speed_parameters),
         "mitigations": mitigations(),
         "isolation": {
             "isolated": line(&format!("{cpu}/isolated")),
@@ -195,6 +257,25 @@ fn tuning() -> Value {
     Value::Object(found)
 }
 
+/// The words of the kernel's command line that change how fast it is. The others (consoles,
+/// root devices, what the host tells its guest's init) are left out: they tell of the
+/// surroundings, and results are published.
+fn speed_parameters(cmdline: &str) -> String {
+    let kernel = cmdline
+        .split_whitespace()
+        .take_while(|word| *word != "--")
+        .filter(|word| {
+            let name = word.split('=').next().unwrap_or(word).replace('-', "_");
+            SPEED_PARAMETERS
+                .iter()
+                .any(|known| match known.strip_suffix('*') {
+                    Some(prefix) => name.starts_with(prefix),
+                    None => name == *known,
+                })
+        });
+    kernel.collect::<Vec<_>>().join(" ")
+}
+
 /// `name=value` on the kernel's command line.
 fn option(cmdline: &str, name: &str) -> Option<String> {
     let mut words = cmdline.split_whitespace();
@@ -288,6 +369,19 @@ mod tests {
         assert_eq!(
             option("ro rcu_nocbs=2-7 x", "rcu_nocbs").as_deref(),
             Some("2-7")
+        );
+    }
+
+    #[test]
+    fn of_the_command_line_only_what_matters_for_speed_is_told() {
+        assert_eq!(
+            speed_parameters(
+                "BOOT_IMAGE=/vmlinuz root=UUID=1 console=ttyS0 mitigations=off isolcpus=2-7 \
+                 rcu_nocbs=2-7 nohz_full=2-7 intel_idle.max_cstate=1 processor.max_cstate=1 \
+                 init=/x secret=1 -- --psi idle=poll"
+            ),
+            "mitigations=off isolcpus=2-7 rcu_nocbs=2-7 nohz_full=2-7 intel_idle.max_cstate=1 \
+             processor.max_cstate=1"
         );
     }
 

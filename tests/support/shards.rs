@@ -66,7 +66,8 @@ impl Shards {
             "process.roles=broker,controller\nnode.id=1\nlog.dirs={}\n\
              controller.listener.names=CONTROLLER\n\
              listeners=PLAINTEXT://127.0.0.1:0,CONTROLLER://127.0.0.1:0\n\
-             controller.quorum.voters=1@127.0.0.1:9093\n",
+             controller.quorum.voters=1@127.0.0.1:9093\n\
+             log.retention.ms=-1\n",
             directory.path().join("data").display()
         );
         let config = load::from_bytes(Path::new("test.properties"), properties.as_bytes(), &[])
