@@ -121,7 +121,8 @@ impl Log {
                 segment_bytes: self.config.segment_bytes,
             });
         }
-        if leader_epoch.0 >= 0 && self.epochs.assign(leader_epoch, first_offset) {
+        let epoch_is_new = leader_epoch.0 >= 0 && self.epochs.assign(leader_epoch, first_offset);
+        if epoch_is_new || self.unsynced.epochs_stale {
             self.write_epochs()?;
         }
         let headers = [header];
@@ -280,7 +281,7 @@ impl Log {
         if headers.is_empty() {
             return Ok(());
         }
-        let mut epochs_changed = false;
+        let mut epochs_changed = self.unsynced.epochs_stale;
         for header in headers {
             if header.leader_epoch.0 >= 0 {
                 epochs_changed |= self.epochs.assign(header.leader_epoch, header.base_offset);
@@ -305,7 +306,7 @@ impl Log {
         let segment_base_offset = self.active().base_offset();
         let position = self.active().size();
         let appended = self.active_mut().append(&*disk, bytes, headers, interval);
-        self.check(appended)?;
+        self.check_or_full(appended)?;
         let (first, last) = (headers[0], headers[headers.len() - 1]);
         assert!(first.base_offset >= self.log_end_offset, "offsets grow");
         self.log_end_offset = last.next_offset();
@@ -398,20 +399,24 @@ impl Log {
             "segments begin at growing offsets"
         );
         let disk = self.disk.clone();
-        let sealed = self.active_mut().seal(&*disk);
-        let sealed = self.check(sealed)?;
-        self.unsynced.others.extend(sealed);
-        let jitter_ms = self.draw_jitter();
-        let created = Segment::create(&*disk, &self.dir, base_offset, now_ms, jitter_ms);
-        let created = self.check(created)?;
-        self.segments.push_back(created);
-        self.unsynced.names = true;
+        // Until the new segment is there, the active one may have to go on.
+        let written = self.active_mut().write_out_indexes(&*disk);
+        self.check_or_full(written)?;
         // The snapshot is named after the segment, so that recovery can begin with it,
         // though the log may end lower.
         self.producers.set_end_offset(base_offset);
         let taken = self.take_snapshot();
         self.producers.set_end_offset(self.log_end_offset);
-        taken
+        taken?;
+        let jitter_ms = self.draw_jitter();
+        let created = Segment::create(&*disk, &self.dir, base_offset, now_ms, jitter_ms);
+        let created = self.check_or_full(created)?;
+        let sealed = self.active_mut().seal(&*disk);
+        self.segments.push_back(created);
+        self.unsynced.names = true;
+        let sealed = self.check(sealed)?;
+        self.unsynced.others.extend(sealed);
+        Ok(())
     }
 }
 

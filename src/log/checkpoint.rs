@@ -64,7 +64,11 @@ pub fn replace_file(
     beside.push(".tmp");
     let beside = PathBuf::from(beside);
     let file = disk.open(&beside, OpenMode::Truncate)?;
-    file.write_all_at(&[IoSlice::new(contents)], 0)?;
+    if let Err(error) = file.write_all_at(&[IoSlice::new(contents)], 0) {
+        // Half of it takes space that others miss; the next attempt begins anew.
+        let _ = disk.remove_file(&beside);
+        return Err(error);
+    }
     if durability == Durability::Now {
         file.sync_data()?;
     }

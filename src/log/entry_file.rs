@@ -13,6 +13,7 @@ use std::io::{self, IoSlice};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::error::is_out_of_space;
 use crate::io::disk::{Disk, File, OpenMode};
 
 /// Bytes of entries kept before a block is written.
@@ -83,10 +84,15 @@ impl<const N: usize> EntryFile<N> {
         }
     }
 
+    /// Entries for which there is no space stay in memory and are tried again: the batch
+    /// that they tell of is in the log already. A segment has so many that they are bounded.
     pub fn push(&mut self, disk: &dyn Disk, entry: [u8; N]) -> io::Result<()> {
         self.tail.push(entry);
         if self.tail.len() * N >= TAIL_BYTES_MAX {
-            self.write_out(disk)?;
+            match self.write_out(disk) {
+                Err(error) if is_out_of_space(&error) => {}
+                result => return result,
+            }
         }
         Ok(())
     }

@@ -1,4 +1,10 @@
 //! What can go wrong with a log, and Kafka's codes for it.
+//!
+//! ```text
+//! no space          that call is refused, the log is as before and stays online
+//! a read fails      that call is refused
+//! a write fails     the log is offline, and its directory with it
+//! ```
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,7 +14,8 @@ use super::checkpoint::CheckpointError;
 use super::producer_state::ProducerError;
 use crate::base::{ErrorCode, Offset, Uuid};
 
-/// The disk failed or its contents can't be used: the log is offline from then on.
+/// The disk failed or its contents can't be used. [`super::Log::is_offline`] tells whether
+/// the log takes no more for it.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     #[error("{what} {path}: {source}")]
@@ -52,12 +59,30 @@ impl LogError {
         }
     }
 
+    /// Whether something couldn't be written for want of space: it may succeed later.
+    pub fn is_out_of_space(&self) -> bool {
+        match self {
+            Self::Io { source, .. } | Self::Checkpoint(CheckpointError::Io { source, .. }) => {
+                is_out_of_space(source)
+            }
+            _ => false,
+        }
+    }
+
     pub fn error_code(&self) -> ErrorCode {
         match self {
             Self::InconsistentTopicId { .. } => ErrorCode::INCONSISTENT_TOPIC_ID,
             _ => ErrorCode::KAFKA_STORAGE_ERROR,
         }
     }
+}
+
+/// The file system is full, or a quota on it is used up.
+pub fn is_out_of_space(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 /// Why an append was refused. Nothing of it is in the log.

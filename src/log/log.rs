@@ -15,7 +15,9 @@
 //! - `log_start_offset <= log_end_offset`, `recovery_point <= log_end_offset`
 //! - segments are in order of base offset, never none; the last one is being appended to
 //! - `producers` reflects the log up to its end
-//! - after an I/O error of a write the log is offline: it refuses everything but reads
+//! - after a failed write the log is offline: it refuses everything but reads. Not so where
+//!   only space was missing: then the call has changed nothing, or what is owed is done by
+//!   the next one (leader epochs, index entries)
 
 use std::collections::VecDeque;
 use std::io;
@@ -110,6 +112,8 @@ pub enum FlushScope {
 #[derive(Debug, Default)]
 pub(super) struct Unsynced {
     pub epochs: Option<Arc<dyn File>>,
+    /// The epochs are newer than their file: it had no space, and comes first when there is.
+    pub epochs_stale: bool,
     /// Those of the flush that is in flight. The log may be closed before it ends.
     pub flushing: Vec<Arc<dyn File>>,
     /// The lowest offset that the log was truncated to since that flush began.
@@ -232,7 +236,7 @@ impl Log {
     /// The partition's leader begins a new epoch at the log's end.
     pub fn start_epoch(&mut self, epoch: LeaderEpoch) -> Result<(), LogError> {
         self.ensure_online()?;
-        if self.epochs.assign(epoch, self.log_end_offset) {
+        if self.epochs.assign(epoch, self.log_end_offset) || self.unsynced.epochs_stale {
             self.write_epochs()?;
         }
         Ok(())
@@ -273,6 +277,13 @@ impl Log {
         result
     }
 
+    /// The same for changes that are whole or haven't happened: a lack of space leaves the
+    /// log as it was.
+    pub(super) fn check_or_full<T>(&mut self, result: Result<T, LogError>) -> Result<T, LogError> {
+        self.offline |= result.as_ref().is_err_and(|error| !error.is_out_of_space());
+        result
+    }
+
     pub(super) fn roll_rule(&self) -> RollRule {
         RollRule {
             segment_bytes: self.config.segment_bytes,
@@ -286,11 +297,13 @@ impl Log {
     }
 
     pub(super) fn write_epochs(&mut self) -> Result<(), LogError> {
+        self.unsynced.epochs_stale = true;
         let written = self
             .epochs
             .write(&*self.disk, &self.dir, Durability::WithNextFlush)
             .map_err(LogError::io("writing leader epochs of", &self.dir));
-        self.unsynced.epochs = Some(self.check(written)?);
+        self.unsynced.epochs = Some(self.check_or_full(written)?);
+        self.unsynced.epochs_stale = false;
         self.unsynced.names = true;
         Ok(())
     }
@@ -300,7 +313,7 @@ impl Log {
             .snapshots
             .take(&*self.disk, &self.producers, Durability::WithNextFlush)
             .map_err(LogError::io("writing producer snapshot of", &self.dir));
-        if let Some(file) = self.check(taken)? {
+        if let Some(file) = self.check_or_full(taken)? {
             self.unsynced.others.push(file);
             self.unsynced.names = true;
         }

@@ -173,14 +173,19 @@ impl Log {
         }
         let log_start_offset = self.segments[count].base_offset();
         self.increase_log_start_offset(log_start_offset.min(self.log_end_offset))?;
-        for segment in self.segments.drain(..count).collect::<Vec<_>>() {
+        for _ in 0..count {
             tracing::info!(
                 dir = %self.dir.display(),
-                offset = segment.base_offset().0,
+                offset = self.segments[0].base_offset().0,
                 ?reason,
                 "deleting segment"
             );
-            self.retire(segment)?;
+            // Where a rename has no space, the segment stays, below the log's start.
+            let renamed = self.segments[0].rename_deleted(&*self.disk, &mut self.pending_deletions);
+            self.unsynced.names = true;
+            self.check_or_full(renamed)?;
+            let segment = self.segments.pop_front().expect("it was there");
+            self.remove_snapshot(segment.base_offset())?;
         }
         self.invariants();
         Ok(count)
@@ -188,15 +193,18 @@ impl Log {
 
     /// Has a segment's files deleted later. Reads in flight keep theirs open.
     fn retire(&mut self, mut segment: Segment) -> Result<(), LogError> {
-        let renamed = segment.rename_deleted(&*self.disk);
-        let renamed = self.check(renamed)?;
-        self.pending_deletions.extend(renamed);
+        let renamed = segment.rename_deleted(&*self.disk, &mut self.pending_deletions);
+        self.check(renamed)?;
         self.unsynced.names = true;
+        self.remove_snapshot(segment.base_offset())
+    }
+
+    fn remove_snapshot(&mut self, offset: Offset) -> Result<(), LogError> {
         let removed = self
             .snapshots
-            .remove(&*self.disk, segment.base_offset())
+            .remove(&*self.disk, offset)
             .map_err(LogError::io("removing a snapshot of", &self.dir));
-        self.check(removed)
+        self.check_or_full(removed)
     }
 
     /// Drops the batch that contains `offset` and everything after it: the leader's log

@@ -482,8 +482,7 @@ impl<'a> Loader<'a> {
     fn delete_from(&mut self, index: usize) -> Result<(), LogError> {
         while self.segments.len() > index {
             let mut segment = self.segments.pop_back().expect("more than are kept");
-            self.pending_deletions
-                .extend(segment.rename_deleted(self.disk)?);
+            segment.rename_deleted(self.disk, &mut self.pending_deletions)?;
             self.report.deleted_segments += 1;
             self.unsynced.names = true;
             self.snapshots

@@ -86,7 +86,17 @@ impl Segment {
                 path: path.clone(),
             })
         };
-        create().map_err(LogError::io("creating segment", &path))
+        create().map_err(|source| {
+            // An empty file of that name would end the log at the next start, whatever the
+            // segment before it holds by then.
+            match disk.remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    let left = io::Error::other(format!("{source}; not removed again: {error}"));
+                    LogError::io("creating segment", &path)(left)
+                }
+                _ => LogError::io("creating segment", &path)(source),
+            }
+        })
     }
 
     /// A segment that exists. [`Self::is_sane`] tells whether its indexes can be used.
@@ -223,8 +233,11 @@ impl Segment {
         if let Err(source) = self.file.write_all_at(&[IoSlice::new(bytes)], position) {
             // Part of it may have landed. Nobody reads beyond `size`, and recovery cuts
             // what isn't a whole batch; but a whole one must not come back.
-            let cut = self.file.set_len(position);
-            tracing::debug!(?cut, "cut off a failed append");
+            if let Err(cut) = self.file.set_len(position) {
+                // Not as a lack of space, which whoever calls goes on after.
+                let cut = io::Error::other(format!("{source}; not cut off again: {cut}"));
+                return Err(LogError::io("appending to", &self.path)(cut));
+            }
             return Err(LogError::io("appending to", &self.path)(source));
         }
         for header in headers {
@@ -306,13 +319,25 @@ impl Segment {
         Ok(bytes)
     }
 
-    /// Ends appending: indexes are written out and closed with the largest timestamp.
-    /// Returns the index files, to be synced.
-    pub fn seal(&mut self, disk: &dyn Disk) -> Result<Vec<Arc<dyn File>>, LogError> {
-        let mut seal = || -> io::Result<Vec<Arc<dyn File>>> {
+    /// Writes out what the indexes have in memory, as far as the segment goes now, with the
+    /// largest timestamp at the end. Appending may go on.
+    pub fn write_out_indexes(&mut self, disk: &dyn Disk) -> Result<(), LogError> {
+        let mut write_out = || -> io::Result<()> {
             if self.size > 0 {
                 self.time_index.maybe_append(disk, self.max_timestamp)?;
             }
+            self.offset_index.write_out(disk)?;
+            self.time_index.write_out(disk)?;
+            self.txn_index.write_out(disk)
+        };
+        write_out().map_err(LogError::io("indexing", &self.path))
+    }
+
+    /// Ends appending: indexes are written out and closed with the largest timestamp.
+    /// Returns the index files, to be synced.
+    pub fn seal(&mut self, disk: &dyn Disk) -> Result<Vec<Arc<dyn File>>, LogError> {
+        self.write_out_indexes(disk)?;
+        let mut seal = || -> io::Result<Vec<Arc<dyn File>>> {
             let files = [
                 self.offset_index.seal(disk)?,
                 self.time_index.seal(disk)?,
@@ -384,9 +409,13 @@ impl Segment {
             .map_err(LogError::io("truncating", &self.path))
     }
 
-    /// Renames all files, to have them deleted later. Returns the new paths.
-    pub fn rename_deleted(&mut self, disk: &dyn Disk) -> Result<Vec<PathBuf>, LogError> {
-        let mut renamed = Vec::new();
+    /// Renames all files, to have them deleted later, and adds the new paths to `renamed`.
+    /// After an error it may be called again.
+    pub fn rename_deleted(
+        &mut self,
+        disk: &dyn Disk,
+        renamed: &mut Vec<PathBuf>,
+    ) -> Result<(), LogError> {
         for suffix in [
             names::LOG,
             names::OFFSET_INDEX,
@@ -403,7 +432,7 @@ impl Segment {
                 Err(error) => return Err(LogError::io("renaming", &from)(error)),
             }
         }
-        Ok(renamed)
+        Ok(())
     }
 
     /// Max timestamp of the first batch; -1 for none.

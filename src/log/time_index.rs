@@ -122,6 +122,10 @@ impl TimeIndex {
         Ok(())
     }
 
+    pub fn write_out(&mut self, disk: &dyn Disk) -> io::Result<()> {
+        self.entries.write_out(disk)
+    }
+
     pub fn seal(&mut self, disk: &dyn Disk) -> io::Result<Option<Arc<dyn File>>> {
         self.entries.seal(disk)
     }

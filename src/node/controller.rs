@@ -12,13 +12,15 @@
 //! it by API handlers on all cores.
 //!
 //! Invariants: an answer that promises something leaves after it is durable and visible on
-//! every core. After an I/O error nothing is written any more: everyone gets
+//! every core. What has no space in the log is refused with KAFKA_STORAGE_ERROR and hasn't
+//! happened. After any other I/O error nothing is written any more: everyone gets
 //! NOT_CONTROLLER and [`ControllerHandle::failed`] returns.
 
 use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -40,12 +42,16 @@ use crate::metadata::{
 use crate::raft::VoterSet;
 use crate::raft::checkpoint::chunks;
 use crate::security::{Authorizer, RequestContext};
+use crate::telemetry::RateLimit;
 use crate::wire::messages::ControllerRegistrationRequest;
 use crate::wire::messages::controller_registration_request as registration;
 
 /// Operations that wait for the loop, and that are decided before one sync.
 const QUEUE_MAX: usize = 1_024;
 const GROUP_MAX: usize = 128;
+
+/// How often a disk without space is told of.
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Who gets every new image.
 pub trait Publish {
@@ -115,6 +121,7 @@ pub async fn start<P: Publish + 'static>(
         log,
         loader,
         uncommitted: Vec::new(),
+        full: RateLimit::new(WARNING_INTERVAL),
         snapshot_bytes: config.snapshot_bytes,
         publish,
     };
@@ -228,6 +235,8 @@ struct Active<P> {
     loader: MetadataLoader,
     /// Appended batches that the loader has not seen.
     uncommitted: Vec<(BatchOrigin, Vec<MetadataRecord>)>,
+    /// Warns of operations for which there is no space.
+    full: RateLimit,
     snapshot_bytes: u64,
     publish: P,
 }
@@ -337,10 +346,23 @@ impl<P: Publish> Active<P> {
                 records = decision.records.len(),
                 "decided"
             );
-            self.append(decision.records, &decision.values, decision.is_atomic)?;
+            match self.append(decision.records, &decision.values, decision.is_atomic) {
+                Err(error) if error.is_out_of_space() => {
+                    if let Some(suppressed) = self.full.allow(self.rt.now()) {
+                        let operation = request.name();
+                        tracing::warn!(%error, operation, suppressed, "refused for want of space");
+                    }
+                    let refusal = ApiError::general(ErrorCode::KAFKA_STORAGE_ERROR);
+                    return Ok(request.error_response(&refusal));
+                }
+                appended => appended?,
+            }
         }
         Ok(decision.response)
     }
+
+    /// Appends records and takes them into the state. After an error the state has what
+    /// the log has: of an operation that isn't atomic, some batches.
 
     fn append(
         &mut self,
@@ -348,9 +370,6 @@ impl<P: Publish> Active<P> {
         values: &[Bytes],
         is_atomic: bool,
     ) -> Result<(), MetadataLogError> {
-        let base_offset = self.log.end_offset();
-        let replayed = self.controller.replay(&records, base_offset);
-        replayed.expect("a decision fits the state that it was made on");
         let now_ms = self.rt.wall_ms();
         let batches: Vec<&[Bytes]> = if is_atomic {
             assert!(values.len() <= RECORDS_PER_OPERATION_MAX);
@@ -361,6 +380,8 @@ impl<P: Publish> Active<P> {
         for batch in batches {
             let origin = self.log.append_values(batch, now_ms)?;
             let rest = records.split_off(batch.len());
+            let replayed = self.controller.replay(&records, origin.base_offset);
+            replayed.expect("a decision fits the state that it was made on");
             self.uncommitted.push((origin, records));
             records = rest;
         }

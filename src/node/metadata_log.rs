@@ -103,6 +103,16 @@ pub enum MetadataLogError {
     Raft(#[from] RaftError),
 }
 
+impl MetadataLogError {
+    /// Whether only space was missing: the log is as before.
+    pub fn is_out_of_space(&self) -> bool {
+        match self {
+            Self::Append(AppendError::Log(error)) => error.is_out_of_space(),
+            _ => false,
+        }
+    }
+}
+
 /// Which log to open, and as whom.
 #[derive(Clone, Debug)]
 pub struct Place {
@@ -329,13 +339,16 @@ impl MetadataLog {
         let name = checkpoint::file_name(offset + 1, epoch);
         let path = self.dir.join(&name);
         let part = self.dir.join(format!("{name}.part"));
-        let written = self
-            .disk
-            .open(&part, OpenMode::Truncate)
-            .map_err(at(&part))?;
-        written
-            .write_all_at(&[IoSlice::new(&file)], 0)
-            .map_err(at(&part))?;
+        let write = || {
+            let written = self.disk.open(&part, OpenMode::Truncate)?;
+            written.write_all_at(&[IoSlice::new(&file)], 0)?;
+            Ok(written)
+        };
+        let written = write().map_err(|error| {
+            // Half of it takes space that others miss.
+            let _ = self.disk.remove_file(&part);
+            at(&part)(error)
+        })?;
         rt.sync(&written).await.map_err(at(&part))?;
         self.disk.rename(&part, &path).map_err(at(&path))?;
         let dir = self.disk.open_dir(&self.dir).map_err(at(&self.dir))?;

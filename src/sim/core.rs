@@ -77,7 +77,8 @@ impl SimCore for CoreView {
             return Box::pin(async { Err(io::ErrorKind::NotFound.into()) });
         };
         let (done, synced) = oneshot();
-        let at = self.world.now() + Duration::from_nanos(self.world.below(SYNC_NANOS_MAX));
+        let nanos = Duration::from_nanos(self.world.below(SYNC_NANOS_MAX));
+        let at = self.world.now() + nanos + self.disk.sync_delay();
         let disk = self.disk.clone();
         self.world.schedule(at, "sync", move |_| {
             // Nobody waits any more when the node is down.

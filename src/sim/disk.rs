@@ -13,10 +13,12 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice};
+use std::ops::Range;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
 
 use crate::base::{Millis, Rng};
 use crate::io::disk::{DirEntry, Space};
@@ -44,6 +46,26 @@ struct State {
     handles: HashMap<usize, Weak<SimFile>>,
     capacity_bytes: u64,
     failing_syncs: u32,
+    faults: Vec<Fault>,
+    /// What every sync takes longer.
+    sync_delay: Duration,
+}
+
+/// What fails, with `EIO`, on files and directories below a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub path: PathBuf,
+    pub what: Fails,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fails {
+    /// Reads that touch these bytes.
+    Reads(Range<u64>),
+    /// Every change of contents and names. What is there can be read.
+    Writes,
+    /// Every sync, which also loses what it covered.
+    Syncs,
 }
 
 #[derive(Clone)]
@@ -81,6 +103,7 @@ pub(super) struct SyncTicket {
     what: Option<Arc<Inode>>,
     /// Number of the last change that it covers.
     up_to: u64,
+    path: PathBuf,
 }
 
 /// A torn write keeps or loses whole sectors.
@@ -101,12 +124,15 @@ impl SimDisk {
                 handles: HashMap::new(),
                 capacity_bytes: u64::MAX,
                 failing_syncs: 0,
+                faults: Vec::new(),
+                sync_delay: Duration::ZERO,
             }),
             wall_ms: AtomicI64::new(0),
         }))
     }
 
-    /// Writes that would exceed it fail with `StorageFull`.
+    /// Writes that would exceed it fail with `StorageFull`, once what fits has been written;
+    /// beyond it no file can be made either.
     pub fn set_capacity_bytes(&self, capacity: u64) {
         self.0.state().capacity_bytes = capacity;
     }
@@ -115,6 +141,26 @@ impl SimDisk {
     /// and no later sync makes it so.
     pub fn fail_syncs(&self, count: u32) {
         self.0.state().failing_syncs = count;
+    }
+
+    /// From now on, until [`SimDisk::mend`].
+    pub fn break_down(&self, path: impl Into<PathBuf>, what: Fails) {
+        let path = path.into();
+        self.0.state().faults.push(Fault { path, what });
+    }
+
+    /// Nothing fails any more by [`SimDisk::break_down`].
+    pub fn mend(&self) {
+        self.0.state().faults.clear();
+    }
+
+    /// A disk that is held back: every sync through the ring takes so much longer.
+    pub fn set_sync_delay(&self, delay: Duration) {
+        self.0.state().sync_delay = delay;
+    }
+
+    pub(super) fn sync_delay(&self) -> Duration {
+        self.0.state().sync_delay
     }
 
     /// Flips a bit of a file for good.
@@ -166,22 +212,27 @@ impl SimDisk {
                 Node::File(inode) => Some(inode.clone()),
             },
             up_to: state.changes,
+            path: handle.path.clone(),
         })
     }
 
     pub(super) fn finish_sync(&self, ticket: SyncTicket) -> io::Result<()> {
         let mut state = self.0.state();
-        let fails = state.failing_syncs > 0;
+        let fails = state.failing_syncs > 0 || state.check(&ticket.path, Fails::Syncs).is_err();
         state.failing_syncs = state.failing_syncs.saturating_sub(1);
         match ticket.what {
             Some(inode) => inode.lock().settle(ticket.up_to, !fails),
             None => state.settle_names(ticket.up_to, !fails),
         }
         if fails {
-            return Err(io::Error::from_raw_os_error(libc::EIO));
+            return Err(eio());
         }
         Ok(())
     }
+}
+
+fn eio() -> io::Error {
+    io::Error::from_raw_os_error(libc::EIO)
 }
 
 impl Shared {
@@ -199,10 +250,35 @@ impl State {
         }
     }
 
-    fn change_names(&mut self, change: NameChange) {
+    /// Whether a fault stands against this; reads ask with their range.
+    fn check(&self, path: &Path, asked: Fails) -> io::Result<()> {
+        let hit = self.faults.iter().any(|fault| {
+            path.starts_with(&fault.path)
+                && match (&fault.what, &asked) {
+                    (Fails::Reads(bad), Fails::Reads(range)) => {
+                        range.start < bad.end && bad.start < range.end
+                    }
+                    (what, asked) => what == asked,
+                }
+        });
+        if hit { Err(eio()) } else { Ok(()) }
+    }
+
+    fn change_names(&mut self, change: NameChange) -> io::Result<()> {
+        match &change {
+            NameChange::Put(path, _) | NameChange::Remove(path) | NameChange::RemoveTree(path) => {
+                self.check(path, Fails::Writes)?;
+            }
+            NameChange::Rename(from, to) => {
+                self.check(from, Fails::Writes)?;
+                self.check(to, Fails::Writes)?;
+            }
+        }
+
         change.clone().apply(&mut self.names);
         self.changes += 1;
         self.unsynced_names.push_back((self.changes, change));
+        Ok(())
     }
 
     fn settle_names(&mut self, up_to: u64, durable: bool) {
@@ -401,10 +477,20 @@ impl SimFile {
             return Err(ErrorKind::PermissionDenied.into());
         }
         let mut state = self.disk.state();
-        if state.capacity_bytes < u64::MAX {
-            let used = state.used_bytes();
-            if added_bytes > 0 && used + added_bytes > state.capacity_bytes {
-                return Err(ErrorKind::StorageFull.into());
+        state.check(&self.path, Fails::Writes)?;
+        let mut change = change;
+        let mut result = Ok(());
+        if added_bytes > 0 && state.capacity_bytes < u64::MAX {
+            let free = state.capacity_bytes.saturating_sub(state.used_bytes());
+            if added_bytes > free {
+                result = Err(ErrorKind::StorageFull.into());
+                match &mut change {
+                    Change::Data { bytes, .. } => {
+                        let missing = usize::try_from(added_bytes - free).unwrap_or(usize::MAX);
+                        bytes.truncate(bytes.len().saturating_sub(missing));
+                    }
+                    Change::Len(_) => return result,
+                }
             }
         }
         state.changes += 1;
@@ -412,7 +498,7 @@ impl SimFile {
         change.apply(&mut contents.bytes);
         contents.unsynced.push_back((state.changes, change));
         contents.modified_ms = self.disk.wall_ms.load(Ordering::Relaxed);
-        Ok(())
+        result
     }
 }
 
@@ -435,6 +521,8 @@ impl fmt::Debug for SimFile {
 
 impl File for SimFile {
     fn read_at(&self, into: &mut [u8], position: u64) -> io::Result<usize> {
+        let range = position..position.saturating_add(into.len() as u64);
+        self.disk.state().check(&self.path, Fails::Reads(range))?;
         let contents = self.inode()?.lock();
         let start = usize::try_from(position).unwrap_or(usize::MAX);
         let rest = contents.bytes.get(start..).unwrap_or(&[]);
@@ -471,7 +559,8 @@ impl File for SimFile {
             Node::Dir => None,
             Node::File(inode) => Some(inode.clone()),
         };
-        SimDisk(self.disk.clone()).finish_sync(SyncTicket { what, up_to })
+        let path = self.path.clone();
+        SimDisk(self.disk.clone()).finish_sync(SyncTicket { what, up_to, path })
     }
 
     fn modified_ms(&self) -> io::Result<Millis> {
@@ -496,12 +585,16 @@ impl Disk for SimDisk {
                 (Some(inode), _) => Node::File(inode),
                 (None, OpenMode::Create | OpenMode::Truncate) => {
                     state.require_parent(path)?;
+                    if state.capacity_bytes < u64::MAX && state.used_bytes() >= state.capacity_bytes
+                    {
+                        return Err(ErrorKind::StorageFull.into());
+                    }
                     let contents = Contents {
                         modified_ms: self.0.wall_ms.load(Ordering::Relaxed),
                         ..Contents::default()
                     };
                     let node = Node::File(Arc::new(Inode(Mutex::new(contents))));
-                    state.change_names(NameChange::Put(path.to_owned(), node.clone()));
+                    state.change_names(NameChange::Put(path.to_owned(), node.clone()))?;
                     node
                 }
                 (None, _) => return Err(ErrorKind::NotFound.into()),
@@ -520,22 +613,19 @@ impl Disk for SimDisk {
             return Err(ErrorKind::NotFound.into());
         }
         state.require_parent(to)?;
-        state.change_names(NameChange::Rename(from.to_owned(), to.to_owned()));
-        Ok(())
+        state.change_names(NameChange::Rename(from.to_owned(), to.to_owned()))
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         let mut state = self.0.state();
         state.file(path)?;
-        state.change_names(NameChange::Remove(path.to_owned()));
-        Ok(())
+        state.change_names(NameChange::Remove(path.to_owned()))
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
         let mut state = self.0.state();
         state.require_dir(path)?;
-        state.change_names(NameChange::RemoveTree(path.to_owned()));
-        Ok(())
+        state.change_names(NameChange::RemoveTree(path.to_owned()))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -549,7 +639,7 @@ impl Disk for SimDisk {
             }
         }
         for dir in missing.into_iter().rev() {
-            state.change_names(NameChange::Put(dir, Node::Dir));
+            state.change_names(NameChange::Put(dir, Node::Dir))?;
         }
         Ok(())
     }
@@ -700,6 +790,43 @@ mod tests {
         assert_eq!(read(&disk, "/a").unwrap(), b"lost");
         disk.crash();
         assert_eq!(read(&disk, "/a").unwrap(), b"");
+    }
+
+    #[test]
+    fn a_full_disk_takes_a_part_and_a_broken_one_nothing() {
+        let disk = SimDisk::new(1);
+        disk.create_dir_all(Path::new("/a")).unwrap();
+        disk.create_dir_all(Path::new("/b")).unwrap();
+        disk.set_capacity_bytes(10);
+        let file = write(&disk, "/a/x", &[1; 6]);
+        let full = file.write_all_at(&[IoSlice::new(&[2; 6])], 6).unwrap_err();
+        assert_eq!(full.kind(), ErrorKind::StorageFull);
+        assert_eq!(file.len().unwrap(), 10);
+        let made = disk.open(Path::new("/a/y"), OpenMode::Create).unwrap_err();
+        assert_eq!(made.kind(), ErrorKind::StorageFull);
+        disk.set_capacity_bytes(u64::MAX);
+        write(&disk, "/b/x", &[3; 600]);
+
+        let path = Path::new("/a/x");
+        disk.break_down(path, Fails::Reads(2..4));
+        disk.break_down("/b", Fails::Writes);
+        disk.break_down("/b", Fails::Syncs);
+        let mut two = [0; 2];
+        assert_eq!(file.read_at(&mut two, 0).unwrap(), 2);
+        assert_eq!(
+            file.read_at(&mut two, 1).unwrap_err().raw_os_error(),
+            Some(libc::EIO)
+        );
+        file.write_all_at(&[IoSlice::new(b"5")], 0).unwrap();
+        let other = disk.open(Path::new("/b/x"), OpenMode::Create).unwrap();
+        assert!(other.write_all_at(&[IoSlice::new(b"5")], 0).is_err());
+        assert!(other.set_len(1).is_err() && other.sync_data().is_err());
+        assert!(disk.rename(Path::new("/b/x"), Path::new("/a/z")).is_err());
+        assert!(disk.open(Path::new("/b/y"), OpenMode::Create).is_err());
+        assert!(disk.remove_dir_all(Path::new("/b")).is_err());
+        assert_eq!(read(&disk, "/b/x").unwrap(), [3; 600]);
+        disk.mend();
+        disk.remove_dir_all(Path::new("/b")).unwrap();
     }
 
     #[test]

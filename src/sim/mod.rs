@@ -23,7 +23,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-pub use disk::SimDisk;
+pub use disk::{Fails, SimDisk};
 pub use world::NodeId;
 use world::World;
 
