@@ -4,29 +4,23 @@
 
 #[path = "support/requests.rs"]
 mod requests;
+#[path = "support/sim_server.rs"]
+mod sim_server;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ottla::base::{CoreId, ErrorCode, Rng};
-use ottla::config::load;
 use ottla::io::local::oneshot;
-use ottla::io::{Queue, Rt, SendQueue, Stream};
-use ottla::node::lifecycle::{self, Life};
-use ottla::node::listeners::BoundListener;
-use ottla::node::{self, storage};
+use ottla::io::{Queue, Rt};
+use ottla::node::lifecycle;
 use ottla::record::{batch::Batches, records};
-use ottla::shard::Node;
 use ottla::sim::{self, NodeId, Sim};
 use ottla::wire::ApiKey;
-use ottla::wire::codec::{Decoder, Message};
-use ottla::wire::header::{decode_response_header, encode_request_header};
 use ottla::wire::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use ottla::wire::messages::fetch_request::{FetchPartition, FetchTopic};
 use ottla::wire::messages::produce_request::TopicProduceData;
@@ -34,154 +28,28 @@ use ottla::wire::messages::{
     CreateTopicsRequest, CreateTopicsResponse, FetchRequest, FetchResponse, FindCoordinatorRequest,
     FindCoordinatorResponse, ProduceResponse,
 };
+use sim_server::{Client, DATA_CORES, PORT};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Metadata, Subscriber, span};
 
-const DATA_CORES: usize = 2;
 const PARTITIONS: i32 = 3;
 const PRODUCERS: u64 = 3;
-const PORT: u16 = 9092;
 const TOPIC: &str = "t";
 
 /// Boots the node on its disk and gives the message of its start.
 fn boot(sim: &Sim, server: NodeId) -> mpsc::Receiver<lifecycle::Started> {
-    boot_node(sim, server).0
+    sim_server::boot(sim, server, "").0
 }
 
-/// The same, with what the node's cores share.
-fn boot_node(sim: &Sim, server: NodeId) -> (mpsc::Receiver<lifecycle::Started>, Arc<Node>) {
-    let ip = sim.ip(server);
-    let properties = format!(
-        "process.roles=broker,controller\nnode.id=1\nlog.dirs=/data\n\
-         controller.listener.names=CONTROLLER\n\
-         listeners=PLAINTEXT://{ip}:{PORT},CONTROLLER://{ip}:9093\n\
-         controller.quorum.voters=1@{ip}:9093\n\
-         offsets.topic.replication.factor=1\n"
-    );
-    let config = load::from_bytes(Path::new("sim.properties"), properties.as_bytes(), &[])
-        .expect("the properties are right")
-        .node;
-    let cores = sim.boot(server);
-    let controller = cores.last().expect("a node has cores").clone();
-    let storage = storage::open(
-        &*controller.disk(),
-        &config,
-        controller.wall_ms(),
-        &mut controller.rng(),
-    )
-    .expect("the simulated disk works");
-    let listeners = vec![BoundListener {
-        name: "PLAINTEXT".into(),
-        address: SocketAddr::new(ip, PORT),
-        advertised_host: ip.to_string(),
-        advertised_port: PORT,
-        protocol: 0,
-        is_controller: false,
-    }];
-    let shared = node::shared(config, &storage, DATA_CORES);
-    let (started, starting) = mpsc::channel();
-    let life = Life {
-        node: shared.clone(),
-        listeners,
-        storage,
-        started,
-    };
-    let mut seeds = node::wire_up(DATA_CORES);
-    let last = seeds.pop().expect("one seed for each core");
-    for (rt, seed) in cores.iter().zip(seeds) {
-        rt.spawn(
-            Queue::Request,
-            node::data_core(rt.clone(), seed, shared.clone()),
-        );
-    }
-    controller.spawn(
-        Queue::Request,
-        lifecycle::run(controller.clone(), last, life),
-    );
-    (starting, shared)
+/// What clients of this scenario do besides.
+trait Records {
+    async fn create_topic(&mut self, flush: Flush);
+    async fn produce(&mut self, partition: i32, value: &[u8]) -> std::io::Result<i64>;
+    async fn find_coordinators(&mut self);
+    async fn read_all(&mut self, partition: i32) -> BTreeMap<i64, Vec<u8>>;
 }
 
-/// A connection that asks one thing at a time.
-struct Client {
-    stream: Stream,
-    received: BytesMut,
-    correlation_id: i32,
-}
-
-impl Client {
-    /// Connects as soon as the server listens.
-    async fn connect(rt: &Rt, to: SocketAddr) -> Client {
-        loop {
-            match rt.connect(to).await {
-                Ok(stream) => {
-                    return Client {
-                        stream,
-                        received: BytesMut::new(),
-                        correlation_id: 0,
-                    };
-                }
-                Err(_) => rt.sleep(Duration::from_millis(20)).await,
-            }
-        }
-    }
-
-    async fn ask<Q: Message, R: Message>(
-        &mut self,
-        api: ApiKey,
-        version: i16,
-        request: &Q,
-    ) -> std::io::Result<R> {
-        self.send(api, version, request).await?;
-        let id = self.correlation_id;
-        self.answer(api, version, id).await
-    }
-
-    async fn send<Q: Message>(
-        &mut self,
-        api: ApiKey,
-        version: i16,
-        request: &Q,
-    ) -> std::io::Result<()> {
-        self.correlation_id += 1;
-        let mut frame = BytesMut::new();
-        frame.put_i32(0);
-        encode_request_header(&mut frame, api, version, self.correlation_id, Some("sim"));
-        request.encode(&mut frame, version).unwrap();
-        let size = (frame.len() - 4) as i32;
-        frame[..4].copy_from_slice(&size.to_be_bytes());
-        let mut out = SendQueue::new();
-        out.push_bytes(frame.freeze());
-        self.stream.send(&mut out).await
-    }
-
-    async fn answer<R: Message>(
-        &mut self,
-        api: ApiKey,
-        version: i16,
-        to: i32,
-    ) -> std::io::Result<R> {
-        let response = self.frame().await?;
-        let mut decoder = Decoder::new(&response);
-        let id = decode_response_header(&mut decoder, api, version).unwrap();
-        assert_eq!(id, to);
-        Ok(R::decode(&mut decoder, version).unwrap())
-    }
-
-    async fn frame(&mut self) -> std::io::Result<Bytes> {
-        loop {
-            if let Some(size) = self.received.first_chunk::<4>() {
-                let size = i32::from_be_bytes(*size) as usize;
-                if self.received.len() >= 4 + size {
-                    self.received.advance(4);
-                    return Ok(self.received.split_to(size).freeze());
-                }
-            }
-            if self.stream.recv(&mut self.received).await? == 0 {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
-            }
-        }
-    }
-
+impl Records for Client {
     async fn create_topic(&mut self, flush: Flush) {
         let configs = match flush {
             Flush::Never => Vec::new(),
@@ -470,7 +338,7 @@ fn connections_move_between_cores_and_nothing_is_lost_or_reordered() {
             let clients = sim.add_node(1);
             let rt = sim.boot(clients).remove(0);
             let at = SocketAddr::new(sim.ip(server), PORT);
-            let (_starting, node) = boot_node(sim, server);
+            let (_starting, node) = sim_server::boot(sim, server, "");
             check_or_create(sim, &rt, at, Some(Flush::Never), &Rc::default());
             let task_rt = rt.clone();
             sim.block_on(&rt, Duration::from_secs(600), async move {

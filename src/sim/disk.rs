@@ -8,7 +8,9 @@
 //! names  → likewise: made durable by sync_dir in the order in which they were changed
 //! ```
 //! One per node; it outlives the node's crashes. Deliberately harsher than ext4: syncing a
-//! file doesn't make its name durable.
+//! file doesn't make its name durable. [`cut`] ends a node between two operations.
+
+mod cut;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
@@ -16,9 +18,12 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::ops::Range;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
+
+use cut::Armed;
+pub use cut::{CutCounts, End};
 
 use crate::base::{Millis, Rng};
 use crate::io::disk::{DirEntry, Space};
@@ -31,6 +36,8 @@ pub struct SimDisk(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     wall_ms: AtomicI64,
+    /// The armed end has come.
+    ended: AtomicBool,
 }
 
 struct State {
@@ -49,6 +56,8 @@ struct State {
     faults: Vec<Fault>,
     /// What every sync takes longer.
     sync_delay: Duration,
+    armed: Armed,
+    cut_counts: CutCounts,
 }
 
 /// What fails, with `EIO`, on files and directories below a path.
@@ -126,8 +135,11 @@ impl SimDisk {
                 failing_syncs: 0,
                 faults: Vec::new(),
                 sync_delay: Duration::ZERO,
+                armed: Armed::No,
+                cut_counts: CutCounts::default(),
             }),
             wall_ms: AtomicI64::new(0),
+            ended: AtomicBool::new(false),
         }))
     }
 
@@ -187,12 +199,14 @@ impl SimDisk {
         let state = &mut *state;
         let kept = state.rng.below(state.unsynced_names.len() as u64 + 1) as usize;
         let changes = std::mem::take(&mut state.unsynced_names);
+        state.cut_counts.lost_names += (changes.len() - kept) as u64;
         for (_, change) in changes.into_iter().take(kept) {
             change.apply(&mut state.durable_names);
         }
         for node in state.durable_names.values_mut() {
             if let Node::File(inode) = node {
-                let contents = inode.lock().after_crash(&mut state.rng);
+                let (rng, counts) = (&mut state.rng, &mut state.cut_counts);
+                let contents = inode.lock().after_crash(rng, counts);
                 // A new inode: handles of the past reach it no more.
                 *inode = Arc::new(Inode(Mutex::new(contents)));
             }
@@ -218,6 +232,7 @@ impl SimDisk {
 
     pub(super) fn finish_sync(&self, ticket: SyncTicket) -> io::Result<()> {
         let mut state = self.0.state();
+        self.0.tick(&mut state);
         let fails = state.failing_syncs > 0 || state.check(&ticket.path, Fails::Syncs).is_err();
         state.failing_syncs = state.failing_syncs.saturating_sub(1);
         match ticket.what {
@@ -264,7 +279,7 @@ impl State {
         if hit { Err(eio()) } else { Ok(()) }
     }
 
-    fn change_names(&mut self, change: NameChange) -> io::Result<()> {
+    fn change_names(&mut self, disk: &Shared, change: NameChange) -> io::Result<()> {
         match &change {
             NameChange::Put(path, _) | NameChange::Remove(path) | NameChange::RemoveTree(path) => {
                 self.check(path, Fails::Writes)?;
@@ -274,7 +289,7 @@ impl State {
                 self.check(to, Fails::Writes)?;
             }
         }
-
+        disk.tick(self);
         change.clone().apply(&mut self.names);
         self.changes += 1;
         self.unsynced_names.push_back((self.changes, change));
@@ -369,11 +384,12 @@ impl Contents {
     }
 
     /// What a crash leaves.
-    fn after_crash(&self, rng: &mut Rng) -> Contents {
+    fn after_crash(&self, rng: &mut Rng, counts: &mut CutCounts) -> Contents {
         let mut bytes = self.durable.clone();
         for (_, change) in &self.unsynced {
+            counts.unsynced_writes += 1;
             match (change, rng.below(4)) {
-                (_, 0) => {}
+                (_, 0) => counts.lost_writes += 1,
                 (
                     Change::Data {
                         position,
@@ -381,12 +397,17 @@ impl Contents {
                     },
                     1,
                 ) => {
+                    let mut lost = 0;
                     for (index, sector) in data.chunks(SECTOR_BYTES).enumerate() {
                         if rng.one_in(2) {
                             let at = position + (index * SECTOR_BYTES) as u64;
                             write_at(&mut bytes, at, sector);
+                        } else {
+                            lost += 1;
                         }
                     }
+                    counts.lost_sectors += lost;
+                    counts.torn_writes += u64::from(lost > 0);
                 }
                 (
                     Change::Data {
@@ -397,6 +418,9 @@ impl Contents {
                 ) => {
                     let kept = rng.below(data.len() as u64 + 1) as usize;
                     write_at(&mut bytes, *position, &data[..kept]);
+                    let lost = (data.len() - kept).div_ceil(SECTOR_BYTES);
+                    counts.lost_sectors += lost as u64;
+                    counts.torn_writes += u64::from(lost > 0);
                 }
                 (change, _) => change.apply(&mut bytes),
             }
@@ -493,6 +517,7 @@ impl SimFile {
                 }
             }
         }
+        self.disk.tick(&mut state);
         state.changes += 1;
         let mut contents = inode.lock();
         change.apply(&mut contents.bytes);
@@ -594,7 +619,7 @@ impl Disk for SimDisk {
                         ..Contents::default()
                     };
                     let node = Node::File(Arc::new(Inode(Mutex::new(contents))));
-                    state.change_names(NameChange::Put(path.to_owned(), node.clone()))?;
+                    state.change_names(&self.0, NameChange::Put(path.to_owned(), node.clone()))?;
                     node
                 }
                 (None, _) => return Err(ErrorKind::NotFound.into()),
@@ -613,19 +638,19 @@ impl Disk for SimDisk {
             return Err(ErrorKind::NotFound.into());
         }
         state.require_parent(to)?;
-        state.change_names(NameChange::Rename(from.to_owned(), to.to_owned()))
+        state.change_names(&self.0, NameChange::Rename(from.to_owned(), to.to_owned()))
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         let mut state = self.0.state();
         state.file(path)?;
-        state.change_names(NameChange::Remove(path.to_owned()))
+        state.change_names(&self.0, NameChange::Remove(path.to_owned()))
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
         let mut state = self.0.state();
         state.require_dir(path)?;
-        state.change_names(NameChange::RemoveTree(path.to_owned()))
+        state.change_names(&self.0, NameChange::RemoveTree(path.to_owned()))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -639,7 +664,7 @@ impl Disk for SimDisk {
             }
         }
         for dir in missing.into_iter().rev() {
-            state.change_names(NameChange::Put(dir, Node::Dir))?;
+            state.change_names(&self.0, NameChange::Put(dir, Node::Dir))?;
         }
         Ok(())
     }

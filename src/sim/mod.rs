@@ -23,7 +23,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-pub use disk::{Fails, SimDisk};
+pub use disk::{CutCounts, End, Fails, SimDisk};
 pub use world::NodeId;
 use world::World;
 
@@ -70,10 +70,26 @@ impl Sim {
         self.world.shut_down(node);
     }
 
+    /// Asks all cores of a node to stop, as a signal would.
+    pub fn ask_to_stop(&self, node: NodeId) {
+        self.world.ask_to_stop(node);
+    }
+
     /// Takes the power off a node: its tasks vanish, its peers hear nothing, its disk
     /// keeps what was synced and, by the seed, parts of the rest.
     pub fn crash(&self, node: NodeId) {
         self.world.crash(node);
+    }
+
+    /// Ends a node at some moment after that many operations of its disk: between the
+    /// operations of one poll, too. [`is_up`](Self::is_up) tells when it has.
+    pub fn end_after(&self, node: NodeId, operations: u64, end: End) {
+        self.world.disk(node).end_after(operations, end);
+    }
+
+    /// Whether the node runs.
+    pub fn is_up(&self, node: NodeId) -> bool {
+        self.world.epoch_if_up(node).is_some()
     }
 
     /// The node's address.

@@ -543,6 +543,10 @@ pub(super) fn break_all(world: &World, a: NodeId, b: NodeId) {
 
 /// Sends a segment from an end to its other.
 fn transmit(world: &Rc<World>, from: u64, segment: Segment) {
+    let node = world.net.borrow().end(from).node;
+    if world.disk(node).has_ended() {
+        return;
+    }
     let after = delay(world);
     let (to, at) = {
         let mut net = world.net.borrow_mut();

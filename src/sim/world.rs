@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::core::CoreView;
-use super::disk::SimDisk;
+use super::disk::{End, SimDisk};
 use super::net::Net;
 use super::trace::Trace;
 use crate::base::{CoreId, Millis, Nanos, Rng};
@@ -175,12 +175,20 @@ impl World {
         cores
     }
 
+    pub(super) fn ask_to_stop(&self, node: NodeId) {
+        let cores = self.nodes.borrow()[node.0].cores.clone();
+        for rt in &cores {
+            rt.stop();
+        }
+    }
+
     /// Drops all tasks of a node and what they hold.
     pub(super) fn shut_down(&self, node: NodeId) {
         let cores = self.nodes.borrow()[node.0].cores.clone();
         for rt in &cores {
             rt.close();
         }
+        self.disk(node).take_end();
         self.nodes.borrow_mut()[node.0].cores.clear();
     }
 
@@ -196,7 +204,29 @@ impl World {
         for rt in &cores {
             rt.close();
         }
+        disk.take_end();
         disk.crash();
+    }
+
+    /// Carries out the ends that the last step has brought.
+    fn end_nodes(&self) {
+        let ended = |(index, node): (usize, &Node)| node.disk.has_ended().then_some(NodeId(index));
+        let ended: Option<NodeId> = self.nodes.borrow().iter().enumerate().find_map(ended);
+        let Some(node) = ended else {
+            return;
+        };
+        self.note(format_args!("end of node {}", node.0));
+        let (cores, disk) = {
+            let mut nodes = self.nodes.borrow_mut();
+            let node = &mut nodes[node.0];
+            (std::mem::take(&mut node.cores), node.disk.clone())
+        };
+        for rt in &cores {
+            rt.close();
+        }
+        if disk.take_end() == Some(End::PowerCut) {
+            disk.crash();
+        }
     }
 
     pub(super) fn is_up(&self, node: NodeId, epoch: u64) -> bool {
@@ -241,6 +271,7 @@ impl World {
         let took = Duration::from_nanos(self.below(STEP_NANOS_MAX));
         self.set_now(self.now() + took);
         if self.run_due_event() || self.run_some_core() {
+            self.end_nodes();
             return true;
         }
         match self.next_time() {
