@@ -453,6 +453,100 @@ fn the_kernel_is_measured_in_the_same_units() {
     }
 }
 
+/// Runs it to its end, which is a failure that is told in one line.
+fn refused(args: &[&str]) -> String {
+    let output = ottla(&["bench"]).args(args).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{args:?}: {stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    stderr
+}
+
+#[test]
+fn another_broker_is_never_taken_for_the_one_that_is_started() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Serving::floor(dir.path());
+    let mut args = vec!["recovery", "--bootstrap", &server.address];
+    args.extend(["--start", "sleep 600", "--times", "1"]);
+    assert!(refused(&args).contains("somebody answers"));
+}
+
+#[test]
+fn what_cannot_work_is_told_before_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Serving::floor(dir.path());
+    let nowhere = dir.path().join("absent").join("x.json");
+    let mut args = vec!["produce", "--bootstrap", &server.address, "--duration"];
+    args.extend(["3600", "--closed", "--json", nowhere.to_str().unwrap()]);
+    assert!(refused(&args).contains("can't write"));
+    let args = ["produce", "--bootstrap", "127.0.0.1"];
+    assert!(refused(&args).contains("127.0.0.1 isn't HOST:PORT"));
+    let mut args = vec!["compare", "--a", "one=127.0.0.1:1", "--b"];
+    let other = format!("two={}", server.address);
+    args.extend([other.as_str(), "--out", dir.path().to_str().unwrap()]);
+    args.extend(["--", "produce"]);
+    assert!(refused(&args).contains("one: can't connect to 127.0.0.1:1"));
+}
+
+#[test]
+fn an_interrupted_run_tells_what_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Serving::floor(dir.path());
+    let json = dir.path().join("cut.json");
+    let mut args = vec!["bench", "produce", "--bootstrap", &server.address];
+    args.extend([
+        "--duration",
+        "0.5",
+        "--warm-up",
+        "0",
+        "--shares",
+        "1,1,1,1,1,1,1,1",
+    ]);
+    let mut child = ottla(&args)
+        .args(["--connections", "1", "--json"])
+        .arg(&json)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let first = lines.next().expect("the first phase is told").unwrap();
+    assert!(first.starts_with("saturation: "), "{first}");
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+    let stderr: Vec<String> = lines.map_while(Result::ok).collect();
+    let stderr = stderr.join("\n");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("interrupted"), "{stderr}");
+    let result: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    assert_eq!(result["valid"], false);
+    assert!(!result["phases"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn a_rate_that_cannot_be_reached_ends_and_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Serving::floor(dir.path());
+    let mut args = vec![
+        "produce",
+        "--bootstrap",
+        &server.address,
+        "--connections",
+        "1",
+    ];
+    args.extend(["--rate", "4000000000", "--batch-bytes", "100"]);
+    args.extend(["--duration", "0.5", "--warm-up", "0"]);
+    let (result, text) = bench(dir.path(), &args);
+    let phase = &result["phases"][0];
+    assert_eq!(phase["valid"], false, "{text}");
+    // All that was due counts, sent or not.
+    assert_eq!(count(&phase["counts"]["scheduled"]), 2_000_000_000);
+    assert_eq!(
+        count(&phase["latencies"]["publish"]["count"]),
+        2_000_000_000
+    );
+}
+
 #[test]
 fn a_broker_that_is_not_there_is_one_clear_line() {
     let output = ottla(&["bench", "produce", "--bootstrap", "127.0.0.1:1"])

@@ -65,8 +65,10 @@ impl Client {
 
     /// One that waits so long for every answer.
     pub fn connect_patiently(address: &str, wait: Duration) -> Result<Client, String> {
-        let stream = TcpStream::connect(address)
-            .map_err(|error| format!("can't connect to {address}: {error}"))?;
+        let stream = TcpStream::connect(address).map_err(|error| match error.kind() {
+            std::io::ErrorKind::InvalidInput => format!("{address} isn't HOST:PORT"),
+            _ => format!("can't connect to {address}: {error}"),
+        })?;
         stream
             .set_nodelay(true)
             .and_then(|()| stream.set_read_timeout(Some(wait)))

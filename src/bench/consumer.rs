@@ -112,10 +112,13 @@ impl Consumer {
     fn next_due(&self, run: &Run, now_ns: u64) -> Option<u64> {
         match self.reading {
             Reading::Arrival => (!self.has_all(run)).then_some(now_ns),
-            Reading::CatchUp { pace, .. } => Some(match pace {
-                Pace::Closed { .. } | Pace::Fill { .. } => now_ns,
-                Pace::Open(schedule) => schedule.intended_ns(self.next_index),
-            })
+            Reading::CatchUp { pace, .. } => match pace {
+                Pace::Closed { .. } | Pace::Fill { .. } => Some(now_ns),
+                Pace::Open(schedule) => {
+                    let due = schedule.intended_ns(self.next_index);
+                    (now_ns < run.window.send_until_ns()).then_some(due)
+                }
+            }
             .filter(|due| *due < run.window.to_ns),
         }
     }
@@ -328,8 +331,14 @@ impl Lane for Consumer {
         match self.reading {
             Reading::Arrival => tally.unanswered += self.missing(run),
             Reading::CatchUp {
-                records_per_fetch, ..
-            } => tally.unanswered += u64::from(self.under_way.is_some()) * records_per_fetch,
+                records_per_fetch,
+                pace,
+            } => {
+                tally.unanswered += u64::from(self.under_way.is_some()) * records_per_fetch;
+                if let Pace::Open(schedule) = &pace {
+                    tally.never_sent(run, schedule, self.next_index, run.now_ns());
+                }
+            }
         }
     }
 }

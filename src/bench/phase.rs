@@ -3,6 +3,7 @@
 //!
 //! Producers and consumers have threads of their own, so that neither makes the other late.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
@@ -101,6 +102,7 @@ pub fn run(
     spec: Spec,
     crew: Crew,
     params: &Params,
+    stop: &Arc<AtomicBool>,
     progress: &mut Progress,
 ) -> Result<Measured, String> {
     let window = window(spec.warm_up, spec.duration);
@@ -118,6 +120,7 @@ pub fn run(
         epoch: Instant::now(),
         window,
         halt: AtomicBool::new(false),
+        stop: stop.clone(),
         end_offsets: spec.end_offsets.into_iter().map(AtomicU64::new).collect(),
         publishing: AtomicUsize::new(producers.len()),
     };

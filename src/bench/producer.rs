@@ -121,7 +121,10 @@ impl Producer {
                 let more = self.next_index < *batches && self.under_way.len() < *depth;
                 more.then_some(now_ns)
             }
-            Pace::Open(schedule) => Some(schedule.intended_ns(self.next_index)),
+            Pace::Open(schedule) => {
+                let due = schedule.intended_ns(self.next_index);
+                (now_ns < run.window.send_until_ns()).then_some(due)
+            }
         };
         due.filter(|due| *due < run.window.to_ns)
     }
@@ -240,8 +243,17 @@ impl Lane for Producer {
         })
     }
 
-    fn end(&mut self, _: &Run, tally: &mut Tally) {
+    fn end(&mut self, run: &Run, tally: &mut Tally) {
         tally.unanswered += self.under_way.len() as u64 * self.records_per_batch;
+        let now_ns = run.now_ns();
+        for (_, intended_ns) in &self.under_way {
+            if run.window.contains(*intended_ns) {
+                tally.latency(now_ns, *intended_ns, 1);
+            }
+        }
+        if let Pace::Open(schedule) = &self.pace {
+            tally.never_sent(run, schedule, self.next_index, now_ns);
+        }
     }
 }
 
@@ -281,8 +293,25 @@ pub fn base_offset(body: &Bytes, version: i16, partition: i32) -> Result<i64, St
         .ok_or("the partition isn't in the answer")?;
     match ErrorCode(found.error_code) {
         ErrorCode::NONE => Ok(found.base_offset),
-        code => Err(format!("partition {partition}: the broker answered {code}")),
+        code => Err(refused(code, partition)),
     }
+}
+
+/// The error in the body of an answer, if it is one that may go away by itself.
+pub fn passing_error(body: &Bytes, version: i16) -> Option<ErrorCode> {
+    let answer = ProduceResponse::decode(&mut Decoder::new(body), version).ok()?;
+    let found = answer.responses.first()?.partition_responses.first()?;
+    Some(ErrorCode(found.error_code)).filter(|code| code.is_retriable())
+}
+
+fn refused(code: ErrorCode, partition: i32) -> String {
+    let hint = match code {
+        ErrorCode::MESSAGE_TOO_LARGE => {
+            "; a smaller --batch-bytes, or a --topic with a larger max.message.bytes"
+        }
+        _ => "",
+    };
+    format!("partition {partition}: the broker answered {code}{hint}")
 }
 
 #[cfg(test)]
@@ -308,6 +337,7 @@ mod tests {
                 to_ns: u64::MAX,
             },
             halt: AtomicBool::new(false),
+            stop: Default::default(),
             end_offsets: vec![AtomicU64::new(0)],
             publishing: AtomicUsize::new(1),
         }

@@ -1,10 +1,14 @@
 //! The line that a person watches while a run goes on: rate, percentiles, time left. On
-//! stderr, and only on a terminal. Called by `phase`, which tells it what came.
+//! stderr; where that is no terminal, a line for each phase that is over. Called by `phase`,
+//! which tells it what came, and by `scenario`.
 
+use std::io::{Write as _, stderr};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::result::Phase;
 
 const STEPS_PER_SECOND: f64 = 10.0;
 
@@ -62,6 +66,16 @@ impl Progress {
 
     pub fn end(&mut self, took: Duration) {
         self.done += took;
+    }
+
+    /// A phase is over; who sees no moving line is told now.
+    pub fn phase_over(&self, phase: &Phase) {
+        if self.bar.is_hidden() {
+            let rate = phase.throughput.records_per_s;
+            let valid = if phase.valid { "" } else { ", INVALID" };
+            // Whoever closed it doesn't want to see it.
+            let _ = writeln!(stderr(), "{}: {rate:.0} records/s{valid}", phase.name);
+        }
     }
 
     pub fn finish(&self) {

@@ -4,6 +4,7 @@
 //!
 //! Only processes that it started are ended, and the one that `--pid` names.
 
+use std::net::TcpStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -83,6 +84,7 @@ pub fn run(asked: &Recovery) -> Result<BenchResult, String> {
         trial.first_answer(Instant::now())?
     } else {
         progress.begin("start");
+        trial.nobody_answers()?;
         let at = Instant::now();
         trial.start()?;
         let client = trial.first_answer(at)?;
@@ -173,6 +175,18 @@ impl Recovery {
 }
 
 impl Trial<'_> {
+    /// What answers before the start is another broker, that must not be taken for ours.
+    fn nobody_answers(&self) -> Result<(), String> {
+        let address = &self.asked.bootstrap;
+        match TcpStream::connect(address) {
+            Ok(_) => Err(format!(
+                "somebody answers at {address} before the start: end it, or name its process \
+                 with --pid"
+            )),
+            Err(_) => Ok(()),
+        }
+    }
+
     /// Runs the command, if there is one; otherwise somebody else will.
     fn start(&mut self) -> Result<(), String> {
         let Some(command) = &self.asked.start else {
@@ -212,15 +226,18 @@ impl Trial<'_> {
     /// Until a batch is acknowledged by a broker that was started at `since`.
     fn first_answer(&mut self, since: Instant) -> Result<Client, String> {
         loop {
-            let fault = match self.try_first() {
-                Ok(client) => return Ok(client),
-                Err(fault) => fault,
-            };
+            let answered = self.try_first();
             if let Some(Group(child)) = &mut self.child
                 && let Ok(Some(status)) = child.try_wait()
             {
+                let fault = answered.err();
+                let fault = fault.unwrap_or_else(|| "another broker answered".to_owned());
                 return Err(format!("the command ended with {status}: {fault}"));
             }
+            let fault = match answered {
+                Ok(client) => return Ok(client),
+                Err(fault) => fault,
+            };
             if since.elapsed() > self.asked.patience {
                 let seconds = self.asked.patience.as_secs_f64();
                 return Err(format!("no acknowledgement within {seconds} s: {fault}"));

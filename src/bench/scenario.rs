@@ -9,6 +9,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use hdrhistogram::Histogram;
@@ -19,7 +21,7 @@ use super::consumer::{Asking, Consumer, Part, Reading};
 use super::encoder::{Encoder, Making};
 use super::params::{Params, Plan, Scenario};
 use super::phase::{self, Crew, Measured, Spec};
-use super::producer::{Pace, Producer, Slot, Source, base_offset};
+use super::producer::{Pace, Producer, Slot, Source, base_offset, passing_error};
 use super::progress::Progress;
 use super::record::{Metric, histogram, latency};
 use super::result::{BenchResult, Broker, SCHEMA, TOOL};
@@ -43,7 +45,11 @@ const FILES_FREE: u64 = 64;
 pub struct Outcome {
     pub result: BenchResult,
     pub measured: Vec<Measured>,
+    /// Why the phases after these were not run, or not to their end.
+    pub cut_short: Option<String>,
 }
+
+const INTERRUPTED: &str = "interrupted";
 
 /// A topic that stands, and what is in it.
 struct Stage<'a> {
@@ -52,10 +58,14 @@ struct Stage<'a> {
     /// By partition.
     leaders: Vec<String>,
     end_offsets: Vec<u64>,
+    /// A phase ended with requests unanswered: the broker may append them any time.
+    has_strays: bool,
     connects: Histogram<u64>,
+    stop: &'a Arc<AtomicBool>,
 }
 
-pub fn run(params: &Params) -> Result<Outcome, String> {
+/// Sets `stop` from outside to have what is measured so far, and the topic deleted.
+pub fn run(params: &Params, stop: &Arc<AtomicBool>) -> Result<Outcome, String> {
     params.check()?;
     raise_file_limit(params)?;
     let began = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -67,11 +77,11 @@ pub fn run(params: &Params) -> Result<Outcome, String> {
         partitions: i32::try_from(params.partitions).map_err(|_| "too many partitions")?,
         replication_factor: params.replication_factor,
     };
-    let ran = on_topic(params, &mut client, &wanted, began_ms);
+    let ran = on_topic(params, stop, &mut client, &wanted, began_ms);
     if params.topic.is_none() {
         // After a failed run its error is the one to tell.
         let deleted = client.delete_topic(&wanted.topic);
-        if ran.is_ok() {
+        if ran.as_ref().is_ok_and(|it| it.cut_short.is_none()) {
             deleted?;
         }
     }
@@ -80,6 +90,7 @@ pub fn run(params: &Params) -> Result<Outcome, String> {
 
 fn on_topic(
     params: &Params,
+    stop: &Arc<AtomicBool>,
     client: &mut Client,
     wanted: &Wanted,
     began_ms: u64,
@@ -99,7 +110,9 @@ fn on_topic(
         topic: wanted.topic.clone(),
         end_offsets: Vec::new(),
         leaders,
+        has_strays: false,
         connects: histogram(),
+        stop,
     };
     stage.publish_first()?;
     let mut result = BenchResult {
@@ -121,15 +134,28 @@ fn on_topic(
     if params.scenario == Scenario::Fetch {
         stage.fill()?;
     }
-    let measured = stage.phases()?;
+    let mut measured = Vec::new();
+    let cut_short = stage.phases(&mut measured).err();
     for one in &measured {
         result.add(one.phase.clone());
     }
-    Ok(Outcome { result, measured })
+    if let Some(why) = &cut_short {
+        if measured.is_empty() {
+            return Err(why.clone());
+        }
+        result.valid = false;
+        result.faults.push(why.clone());
+    }
+    Ok(Outcome {
+        result,
+        measured,
+        cut_short,
+    })
 }
 
 impl Stage<'_> {
-    fn phases(&mut self) -> Result<Vec<Measured>, String> {
+    /// Adds each phase that came to its end.
+    fn phases(&mut self, all: &mut Vec<Measured>) -> Result<(), String> {
         let params = self.params;
         let count = match &params.plan {
             Plan::Shares(shares) => 1 + shares.len(),
@@ -137,7 +163,6 @@ impl Stage<'_> {
         };
         let each = params.warm_up + params.duration;
         let mut progress = Progress::new(each * count as u32);
-        let mut all = Vec::new();
         match &params.plan {
             Plan::Rate(rate) => {
                 let fetched = self.records_per_fetch();
@@ -163,7 +188,7 @@ impl Stage<'_> {
             }
         }
         progress.finish();
-        Ok(all)
+        Ok(())
     }
 
     fn phase(
@@ -183,8 +208,14 @@ impl Stage<'_> {
             duration: self.params.duration,
             end_offsets: self.end_offsets.clone(),
         };
-        let mut measured = phase::run(spec, crew, self.params, progress)?;
+        let ran = phase::run(spec, crew, self.params, self.stop, progress);
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(format!("{name}: {INTERRUPTED}"));
+        }
+        let mut measured = ran.map_err(|error| format!("{name}: {error}"))?;
+        self.has_strays |= measured.phase.counts.unanswered > 0;
         self.end_offsets.clone_from(&measured.end_offsets);
+        progress.phase_over(&measured.phase);
         if self.params.scenario == Scenario::Conns {
             let name = Metric::Connect.name().to_owned();
             let connects = std::mem::replace(&mut self.connects, histogram());
@@ -273,7 +304,9 @@ impl Stage<'_> {
             let slot = |partition: &usize| Slot {
                 partition: *partition as i32,
                 next_offset: self.end_offsets[*partition] as i64,
-                exclusive: self.params.topic.is_none() && shares[*partition] == 1,
+                exclusive: self.params.topic.is_none()
+                    && shares[*partition] == 1
+                    && !self.has_strays,
             };
             let source = if self.params.encodes() {
                 Source::Encoder(Box::new(self.encoder(version, parts)))
@@ -374,9 +407,15 @@ impl Stage<'_> {
                 let body = client.call_frame(ApiKey::Produce, version, 0, frame)?;
                 match base_offset(&body, version, partition as i32) {
                     Ok(base) => break base,
-                    Err(error) if began.elapsed() > FIRST_WAIT => return Err(error),
                     // Nothing tells a client when a leader has learnt of it.
-                    Err(_) => std::thread::sleep(FIRST_POLL),
+                    Err(_)
+                        if passing_error(&body, version).is_some()
+                            && began.elapsed() < FIRST_WAIT
+                            && !self.stop.load(Ordering::Relaxed) =>
+                    {
+                        std::thread::sleep(FIRST_POLL);
+                    }
+                    Err(error) => return Err(error),
                 }
             };
             let base = u64::try_from(base).map_err(|_| format!("base offset {base}"))?;
@@ -409,8 +448,12 @@ impl Stage<'_> {
             end_offsets: self.end_offsets.clone(),
         };
         let mut progress = Progress::new(Duration::ZERO);
-        let filled = phase::run(spec, crew, params, &mut progress)?;
+        let filled = phase::run(spec, crew, params, self.stop, &mut progress);
         progress.finish();
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(INTERRUPTED.to_owned());
+        }
+        let filled = filled.map_err(|error| format!("making the data: {error}"))?;
         self.end_offsets = filled.end_offsets;
         Ok(())
     }

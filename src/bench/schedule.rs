@@ -32,6 +32,22 @@ impl Schedule {
         let ns = turn * u128::from(self.records_per_batch) * 1_000_000_000 / u128::from(self.rate);
         u64::try_from(ns).unwrap_or(u64::MAX)
     }
+
+    /// The first index that is due at `ns` or later.
+    pub fn index_at(&self, ns: u64) -> u64 {
+        let per_second = u128::from(self.rate.max(1));
+        let turns = (u128::from(ns) * per_second)
+            .div_ceil(u128::from(self.records_per_batch) * 1_000_000_000);
+        let own = turns.saturating_sub(u128::from(self.connection));
+        let index = own.div_ceil(u128::from(self.connections));
+        let index = u64::try_from(index).unwrap_or(u64::MAX);
+        // Due times are rounded down to nanoseconds.
+        match index.checked_sub(1) {
+            Some(before) if self.intended_ns(before) >= ns => before,
+            _ if self.intended_ns(index) < ns => index + 1,
+            _ => index,
+        }
+    }
 }
 
 /// The part of a run that is measured: batches due from `from_ns` until before `to_ns`.
@@ -48,6 +64,14 @@ impl Window {
 
     pub fn len_ns(&self) -> u64 {
         self.to_ns - self.from_ns
+    }
+
+    /// A generator that is so far behind its schedule gives the rest of it up: the run is
+    /// invalid, and a rate that can't be reached must not go on for ever.
+    pub fn send_until_ns(&self) -> u64 {
+        self.to_ns
+            .saturating_add(self.len_ns() / 2)
+            .saturating_add(1_000_000_000)
     }
 
     /// Answers after this are too late to count as achieved: with a hundredth of the window
@@ -160,6 +184,25 @@ mod tests {
         );
         assert_eq!(schedule.intended_ns(7 * 1000), 1000 * second);
         assert!(schedule.intended_ns(u64::MAX) > second);
+    }
+
+    #[test]
+    fn an_index_is_found_by_its_time() {
+        for (rate, records, connections) in [(7, 1, 1), (3000, 3, 2), (1_000_003, 16, 5)] {
+            for connection in 0..connections {
+                let schedule = Schedule {
+                    rate,
+                    records_per_batch: records,
+                    connections,
+                    connection,
+                };
+                for ns in (0..3_000_000_000).step_by(70_000_001) {
+                    let index = schedule.index_at(ns);
+                    assert!(schedule.intended_ns(index) >= ns, "{schedule:?} {ns}");
+                    assert!(index == 0 || schedule.intended_ns(index - 1) < ns);
+                }
+            }
+        }
     }
 
     #[test]

@@ -17,10 +17,12 @@ pub fn text(result: &BenchResult) -> String {
     // Writing to a string can't fail.
     let _ = writeln!(
         out,
-        "{} against {} {}",
+        "{} against {}{}",
         result.name,
         broker.bootstrap,
-        told.join(" "),
+        told.iter()
+            .map(|word| format!(" {word}"))
+            .collect::<String>(),
     );
     let _ = writeln!(
         out,
@@ -49,7 +51,10 @@ fn phase_text(out: &mut String, phase: &Phase) {
     let pace = match (phase.pace.as_str(), phase.rate) {
         ("open", Some(rate)) => format!("open loop, {rate:.0} records/s offered"),
         ("closed", _) => "closed loop".to_owned(),
-        _ => "each time".to_owned(),
+        _ => match phase.counts.achieved {
+            1 => "once".to_owned(),
+            times => format!("{times} times"),
+        },
     };
     let _ = writeln!(out, "\n{} ({pace})", phase.name);
     let counts = &phase.counts;

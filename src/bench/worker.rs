@@ -14,6 +14,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::TcpStream;
 use std::os::fd::AsFd as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
@@ -24,11 +25,13 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 
 use super::client::ANSWER_WAIT;
 use super::record::{Metric, histogram};
-use super::schedule::Window;
+use super::schedule::{Schedule, Window};
 
 pub const SECOND_NS: u64 = 1_000_000_000;
 const EVENTS_MAX: usize = 256;
 const TIMER: u64 = u64::MAX;
+/// Of what was never sent, so many stand for all.
+const NEVER_SENT_SAMPLES: u64 = 10_000;
 /// How soon a silent thread sees that a second or the run is over.
 const LOOK_MS: u16 = 100;
 
@@ -38,6 +41,8 @@ pub struct Run {
     pub window: Window,
     /// Set by the first thread that fails.
     pub halt: AtomicBool,
+    /// Set from outside: nobody wants the rest of the run.
+    pub stop: Arc<AtomicBool>,
     /// By partition: the offset after the last acknowledged record.
     pub end_offsets: Vec<AtomicU64>,
     /// Threads that still publish.
@@ -48,6 +53,10 @@ impl Run {
     /// Nanoseconds since the run's start; before it 0.
     pub fn now_ns(&self) -> u64 {
         u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn is_over(&self) -> bool {
+        self.halt.load(Ordering::Relaxed) || self.stop.load(Ordering::Relaxed)
     }
 
     /// What has not come by now will not come.
@@ -153,6 +162,23 @@ impl Tally {
         self.interval.latencies.saturating_record_n(latency, count);
     }
 
+    /// What a connection had still to send when it gave up: due, not achieved, and at least
+    /// as late as it is now. Without it the worst would be missing from the percentiles.
+    pub fn never_sent(&mut self, run: &Run, schedule: &Schedule, next_index: u64, now_ns: u64) {
+        let first = next_index.max(schedule.index_at(run.window.from_ns));
+        let end = schedule.index_at(run.window.to_ns);
+        let count = end.saturating_sub(first);
+        self.scheduled += count * schedule.records_per_batch;
+        // So many look like all.
+        let step = (count / NEVER_SENT_SAMPLES).max(1);
+        let mut index = first;
+        while index < end {
+            let these = step.min(end - index);
+            self.latency(now_ns, schedule.intended_ns(index), these);
+            index += these;
+        }
+    }
+
     fn roll(&mut self, run: &Run, now_ns: u64) {
         let second = (now_ns.saturating_sub(run.window.from_ns) / SECOND_NS) as usize;
         if second != self.interval.second && now_ns < run.window.to_ns {
@@ -221,7 +247,7 @@ fn drive<L: Lane>(lanes: &mut [L], run: &Run, tally: &mut Tally) -> Result<(), S
     let mut armed: Vec<Option<u64>> = vec![Some(0); lanes.len()];
     let mut left = lanes.len();
     let mut ready = Vec::new();
-    while left > 0 && !run.halt.load(Ordering::Relaxed) {
+    while left > 0 && !run.is_over() {
         let now_ns = run.now_ns();
         if now_ns > run.give_up_ns() {
             return Ok(());

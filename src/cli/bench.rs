@@ -1,6 +1,6 @@
 //! `ottla bench`: its options and help; the work is in `crate::bench`.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::output;
+use super::stop::Stop;
 use crate::bench::floor::{kernel, serve};
 use crate::bench::params::{Params, Plan, Scenario};
 use crate::bench::record::write_hlog;
@@ -81,7 +82,7 @@ struct TargetArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(i16).range(1..))]
     replication_factor: i16,
     /// Who must have a batch before it is acknowledged
-    #[arg(long, value_enum, default_value_t = Acks::All)]
+    #[arg(long, value_enum, default_value_t = Acks::All, allow_negative_numbers = true)]
     acks: Acks,
     /// The broker's process on this machine: its CPU and memory are measured, too
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
@@ -216,7 +217,7 @@ struct RecoveryArgs {
     #[arg(long, value_name = "BYTES", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(8..))]
     record_bytes: u32,
     /// Who must have a batch before it is acknowledged
-    #[arg(long, value_enum, default_value_t = Acks::All)]
+    #[arg(long, value_enum, default_value_t = Acks::All, allow_negative_numbers = true)]
     acks: Acks,
     /// The broker's software, for the result
     #[arg(long, value_name = "NAME")]
@@ -252,6 +253,7 @@ struct FloorArgs {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Acks {
+    #[value(alias = "-1")]
     All,
     #[value(name = "1")]
     Leader,
@@ -301,8 +303,36 @@ pub fn run(args: &BenchArgs) -> Result<(), String> {
         Command::Compare(args) => return super::bench_compare::run(args),
         Command::Report(args) => return super::bench_report::run(args),
     };
-    let outcome = scenario::run(&params(scenario, args))?;
-    end(&args.output, outcome)
+    args.output.check()?;
+    let stop = Stop::on_signals().map_err(|error| format!("can't listen for signals: {error}"))?;
+    let mut outcome = scenario::run(&params(scenario, args), stop.flag())?;
+    let cut_short = outcome.cut_short.take();
+    end(&args.output, outcome)?;
+    cut_short.map_or(Ok(()), Err)
+}
+
+impl OutputArgs {
+    /// Whether the result can be written: before the run, not after it.
+    fn check(&self) -> Result<(), String> {
+        let try_out = |path: &Path| {
+            let is_new = !path.exists();
+            if !is_new && !path.is_file() && !path.is_dir() {
+                // A pipe or a terminal: opening it would begin to write.
+                return Ok(());
+            }
+            let opened = OpenOptions::new().append(true).create(true).open(path);
+            opened.map_err(|error| cant_write(path, &error))?;
+            if is_new {
+                std::fs::remove_file(path).map_err(|error| cant_write(path, &error))?;
+            }
+            Ok(())
+        };
+        if let Some(dir) = &self.out {
+            std::fs::create_dir_all(dir).map_err(|error| cant_write(dir, &error))?;
+            try_out(&dir.join(".ottla-bench"))?;
+        }
+        self.json.as_deref().map_or(Ok(()), try_out)
+    }
 }
 
 fn params(scenario: Scenario, args: &LoadArgs) -> Params {
@@ -377,6 +407,7 @@ fn params(scenario: Scenario, args: &LoadArgs) -> Params {
 }
 
 fn recover(args: &RecoveryArgs) -> Result<(), String> {
+    args.output.check()?;
     let result = recovery::run(&Recovery {
         bootstrap: args.bootstrap.clone(),
         start: args.start.clone(),
@@ -394,12 +425,15 @@ fn recover(args: &RecoveryArgs) -> Result<(), String> {
     let outcome = Outcome {
         result,
         measured: Vec::new(),
+        cut_short: None,
     };
     end(&args.output, outcome)
 }
 
 /// Writes what was asked for and prints the summary.
 fn end(output: &OutputArgs, mut outcome: Outcome) -> Result<(), String> {
+    // First: what follows may fail.
+    output::print(&text(&outcome.result))?;
     if let Some(dir) = &output.out {
         std::fs::create_dir_all(dir).map_err(|error| cant_write(dir, &error))?;
         write_hlogs(dir, &mut outcome)?;
@@ -409,7 +443,7 @@ fn end(output: &OutputArgs, mut outcome: Outcome) -> Result<(), String> {
     if let Some(path) = &output.json {
         write(path, &outcome.result.to_json())?;
     }
-    output::print(&text(&outcome.result))
+    Ok(())
 }
 
 /// Two interval logs for each phase; their names go into the result.
@@ -503,7 +537,9 @@ counts from the time that each was meant to go, so that a broker that stalls can
 That time stands in every record's value, so that arrival is timed in the same way.
 
 A phase that achieved less than 99 % of its rate, or that the generator itself limited or
-was late for, is INVALID and says why. Throughput is of values: 1 MB is 10^6 bytes of them.
+was late for, is INVALID and says why; that is no failure of the command, which ends with 0
+(the JSON has `valid` and `faults`). Throughput is of values: 1 MB is 10^6 bytes of them.
+Ctrl-C or SIGTERM ends a run with what its finished phases found, and 1; a second one at once.
 
   ottla bench produce --bootstrap HOST:9092                 all of it, about a minute
   ottla bench produce --closed --connections 8 --threads 4  only how much
@@ -520,7 +556,16 @@ const LOAD_HELP: &str = "\
 What the summary shows, by phase: throughput of what was acknowledged (or arrived); latency
 in µs, where `publish` is a batch's from the intended time to the acknowledgement, `arrival`
 a record's to its consumer, `fetch` a fetch's, `connect` a connection's with its first answer,
-`own late` the generator's own lateness, which is no fault of the broker; CPU and memory.
+`own late` the generator's own lateness, which is no fault of the broker; CPU and memory
+(peak RSS is the process's since its start).
+
+Throughput counts all that was answered in the measured seconds, whenever it was due; the
+share of the rate that was achieved counts only what was due in them and answered by their
+end. What still waits half of that time later isn't sent any more, and counts as late as it
+is by then. With consumers throughput is theirs: a record that three read counts three times.
+
+Without --topic the run makes a topic and deletes it. A topic that is named is kept, is
+created where there is none, and is written to (`fetch` puts --data-mib into it first).
 
 If the generator is said to be the limit: give it more --threads, or another machine.
 HdrHistogram's log analyzer reads the .hlog files; values are in ns.";

@@ -49,6 +49,11 @@ impl Stop {
         let _ = (&self.writer).write(&[1]);
     }
 
+    /// What a request sets.
+    pub fn flag(&self) -> &Arc<AtomicBool> {
+        &self.requested
+    }
+
     pub fn is_requested(&self) -> bool {
         self.requested.load(Ordering::Acquire)
     }

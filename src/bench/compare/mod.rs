@@ -69,6 +69,11 @@ pub fn run(comparison: &Comparison, interrupt: &Interrupt) -> Result<String, Str
     let Comparison { plan, dir, .. } = comparison;
     begin(plan, dir)?;
     let servers = comparison.servers();
+    if !plan.unserved {
+        for server in &servers {
+            server.find()?;
+        }
+    }
     let _thaw = Thaw(servers.clone());
     for server in &servers {
         server.freeze()?;

@@ -6,6 +6,7 @@
 //! (pid and start time); whatever way the comparison ends, it leaves no process frozen.
 
 use std::fs;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use super::super::client::{ANSWER_WAIT, Client};
 /// The kernel stops a process at once, but for threads that are deep in a write.
 const STOP_WAIT: Duration = Duration::from_secs(30);
 /// A broker deletes when it comes to it; Kafka doesn't in its first half minute.
-const DELETE_WAIT: Duration = Duration::from_secs(60);
+const DELETE_WAIT: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(5);
 
 /// One side, as the command line names it.
@@ -107,6 +108,14 @@ impl Server {
         self.process.map_or(Ok(()), Process::freeze).map_err(named)
     }
 
+    /// Whether anybody listens: known before hours are spent on the other side.
+    pub fn find(&self) -> Result<(), String> {
+        let (name, address) = (&self.name, &self.address);
+        TcpStream::connect(address)
+            .map(drop)
+            .map_err(|error| format!("{name}: can't connect to {address}: {error}"))
+    }
+
     /// Returns once it has answered.
     pub fn thaw(&self) -> Result<(), String> {
         let named = |error| format!("{}: {error}", self.name);
@@ -131,7 +140,12 @@ impl Server {
         while has_files_of(dir, topic) {
             if began.elapsed() > DELETE_WAIT {
                 let dir = dir.display();
-                return Err(format!("{}: {topic} is still in {dir}", self.name));
+                return Err(format!(
+                    "{}: {topic} is still in {dir} after {} s: start the broker with a shorter \
+                     log.segment.delete.delay.ms, or compare without that side's directory",
+                    self.name,
+                    DELETE_WAIT.as_secs()
+                ));
             }
             std::thread::sleep(POLL);
         }

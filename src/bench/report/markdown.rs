@@ -162,8 +162,15 @@ fn one(single: &Single, link: &dyn Fn(&Path) -> String) -> String {
         "" => &result.scenario,
         name => name,
     };
+    let broker = &result.broker;
+    let whose = [broker.software.as_deref(), broker.version.as_deref()];
+    let whose: Vec<&str> = whose.into_iter().flatten().collect();
+    let whose = match whose.is_empty() {
+        true => String::new(),
+        false => format!(": {}", whose.join(" ")),
+    };
     let mut out = format!(
-        "### {name}\n\nResult: [{name}]({}).\n\n",
+        "### {name}{whose}\n\nResult: [{name}]({}).\n\n",
         link(&single.path)
     );
     if result.scenario == "floor" {
