@@ -118,6 +118,7 @@ mod tests {
         ("listener.security.protocol.map", "listeners"),
         ("log.dir", "log_dirs"),
         ("ottla.cores", "cores"),
+        ("ottla.durability", "durability"),
         ("ottla.fetch.path", "fetch_path"),
         ("ottla.log.level", "log_level"),
         ("ottla.metrics.listen", "metrics_listen"),

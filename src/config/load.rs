@@ -30,6 +30,8 @@ pub const SINGLE_NODE: &[(&str, &str)] = &[
     ("transaction.state.log.min.isr", "1"),
     ("share.coordinator.state.topic.replication.factor", "1"),
     ("share.coordinator.state.topic.min.isr", "1"),
+    // There is no other replica to keep what a power cut takes.
+    ("ottla.durability", "fsync"),
 ];
 
 /// A node's config and what a person should know about it.

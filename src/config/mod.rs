@@ -24,8 +24,8 @@ pub use layers::{ConfigMap, Layers, Source};
 pub use listeners::{Listener, Listeners, SecurityProtocol};
 pub use load::{ConfigError, Loaded, load};
 pub use node::{
-    Cores, DynamicConfig, FetchConfig, FetchPath, GroupCoordinatorConfig, ListenerLimitsConfig,
-    LogManagerConfig, MetadataConfig, NetworkConfig, NodeConfig, QueuedBytes, Roles, RuntimeConfig,
-    TopicDefaults, TransactionConfig, Voter,
+    Cores, Durability, DynamicConfig, FetchConfig, FetchPath, GroupCoordinatorConfig,
+    ListenerLimitsConfig, LogManagerConfig, MetadataConfig, NetworkConfig, NodeConfig, QueuedBytes,
+    Roles, RuntimeConfig, TopicDefaults, TransactionConfig, Voter,
 };
 pub use topic::{CleanupPolicy, Compression, TimestampType, TopicConfig};

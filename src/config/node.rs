@@ -96,6 +96,15 @@ pub enum FetchPath {
     Splice,
 }
 
+/// `ottla.durability`: where a record has to be before it is acknowledged or read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// In the page cache of every in-sync replica, as in Kafka.
+    Os,
+    /// On stable storage of every in-sync replica.
+    Fsync,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct NetworkConfig {
     /// A larger request closes its connection before anything is allocated for it.
@@ -206,6 +215,7 @@ pub struct DynamicConfig {
     pub max_connections_per_ip_overrides: String,
     pub max_connection_creation_rate: i32,
     pub producer_id_expiration_ms: i32,
+    pub durability: Durability,
 }
 
 impl NodeConfig {
@@ -318,6 +328,8 @@ impl DynamicConfig {
             max_connections_per_ip_overrides: r.text("max.connections.per.ip.overrides"),
             max_connection_creation_rate: r.int("max.connection.creation.rate"),
             producer_id_expiration_ms: r.int("producer.id.expiration.ms"),
+            durability: Durability::parse(&r.text("ottla.durability"))
+                .expect("the table's check allows these names"),
         }
     }
 }
@@ -373,6 +385,18 @@ impl FetchPath {
             "memory" => FetchPath::Memory,
             "sendfile" => FetchPath::Sendfile,
             "splice" => FetchPath::Splice,
+            _ => return None,
+        })
+    }
+}
+
+impl Durability {
+    pub(super) const NAMES: [&str; 2] = ["os", "fsync"];
+
+    pub(super) fn parse(text: &str) -> Option<Durability> {
+        Some(match text {
+            "os" => Durability::Os,
+            "fsync" => Durability::Fsync,
             _ => return None,
         })
     }

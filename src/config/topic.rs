@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 use super::layers::{ConfigMap, Layers, default_of, valid};
+use super::node::{Durability, DynamicConfig};
 use super::table::{self, Property, Scope};
 use super::value::Value;
 
@@ -67,10 +68,27 @@ pub enum TimestampType {
     LogAppendTime,
 }
 
+/// `flush.messages` of a topic whose records are on disk before they are acknowledged.
+const FLUSH_EACH: i64 = 1;
+
 impl TopicConfig {
-    /// The effective config; `layers.resource` holds the topic's own values.
+    /// The effective config; `layers.resource` holds the topic's own values. Where the
+    /// topic has no `flush.messages` itself, `ottla.durability=fsync` means 1.
     pub fn effective(layers: &Layers<'_>) -> TopicConfig {
-        TopicConfig::read(&|name| value(layers, property(name)))
+        let mut config = TopicConfig::read(&|name| value(layers, property(name)));
+        let own = valid(layers.resource, property("flush.messages"));
+        if own.is_none() && DynamicConfig::effective(layers).durability == Durability::Fsync {
+            config.flush_messages = FLUSH_EACH;
+        }
+        config
+    }
+
+    /// `flush.messages=1`, Kafka's own words for it, asks for the disk.
+    pub fn durability(&self) -> Durability {
+        match self.flush_messages {
+            FLUSH_EACH => Durability::Fsync,
+            _ => Durability::Os,
+        }
     }
 
     fn read(get: &dyn Fn(&'static str) -> Option<Value>) -> TopicConfig {
@@ -326,6 +344,35 @@ mod tests {
         let own = map(&[("retention.ms", "9"), ("segment.ms", "nonsense")]);
         let config = TopicConfig::effective(&layers.with_resource(&own));
         assert_eq!((config.retention_ms, config.segment_ms), (9, 604_800_000));
+    }
+
+    #[test]
+    fn a_topics_own_flush_messages_goes_before_the_nodes_durability() {
+        let durability = |node: &[(&str, &str)], own: &[(&str, &str)]| {
+            let (fixed, own) = (map(node), map(own));
+            TopicConfig::effective(&Layers::of_node(&fixed).with_resource(&own)).durability()
+        };
+        let (os, fsync) = (Durability::Os, Durability::Fsync);
+        assert_eq!(durability(&[], &[]), os);
+        assert_eq!(durability(&[("ottla.durability", "fsync")], &[]), fsync);
+        let node = [
+            ("ottla.durability", "fsync"),
+            ("log.flush.interval.messages", "9"),
+        ];
+        assert_eq!(durability(&node, &[]), fsync);
+        assert_eq!(durability(&node, &[("flush.messages", "1000")]), os);
+        assert_eq!(durability(&[], &[("flush.messages", "1")]), fsync);
+        assert_eq!(
+            durability(&[("log.flush.interval.messages", "1")], &[]),
+            fsync
+        );
+
+        let (fixed, dynamic) = (map(&[("ottla.durability", "os")]), map(&node[..1]));
+        let layers = Layers {
+            dynamic_default: &dynamic,
+            ..Layers::of_node(&fixed)
+        };
+        assert_eq!(TopicConfig::effective(&layers).durability(), fsync);
     }
 
     #[test]

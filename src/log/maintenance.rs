@@ -29,6 +29,19 @@ impl Log {
         self.unflushed() >= self.config.flush_messages
     }
 
+    /// Whether segments have rolled, or other files were written, since the last flush.
+    pub fn has_unflushed_files(&self) -> bool {
+        let unsynced = &self.unsynced;
+        let rolled = self.active().base_offset().min(self.log_end_offset);
+        !self.offline
+            && (rolled > self.recovery_point
+                || unsynced.names
+                || unsynced.dir_name
+                || unsynced.epochs.is_some()
+                || !unsynced.others.is_empty()
+                || !unsynced.flushing.is_empty())
+    }
+
     /// Takes what has to be synced to reach `scope`; `None` when nothing is left. The
     /// caller has one flush of a log in flight at a time, and takes the log's directory
     /// offline if it fails: a failed sync can't be repeated.

@@ -5,13 +5,21 @@
 //! (an advanced high watermark wakes the partition's delayed operations). The authority
 //! over leader and in-sync replicas is the replayed metadata log: [`Replica::on_assignment`].
 //!
+//! Under [`Durability::Fsync`] this replica counts with its *durable* end instead of its log
+//! end, so the high watermark (and with it every acknowledgement and every read) stays below
+//! what a power cut could take back. A follower's fetch offset counts for what that follower
+//! is: an Ottla one under fsync has synced everything below it.
+//!
 //! Invariants (checked by [`Replica::invariants`] after each step):
-//! - the high watermark never exceeds the log end and moves back only by truncation;
+//! - the high watermark never exceeds the log end and moves back only by truncation: not
+//!   even when the durability is raised, from where on it waits for the disk;
+//! - the durable end never exceeds the log end;
 //! - a leader epoch never decreases.
 
 use std::collections::BTreeMap;
 
 use crate::base::{BrokerId, ErrorCode, LeaderEpoch, Offset};
+use crate::config::Durability;
 
 /// What the metadata log says about one partition (`PartitionRecord`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,14 +52,18 @@ pub struct Replica {
     me: BrokerId,
     assignment: Assignment,
     log_end: Offset,
+    /// Everything below is on stable storage here.
+    durable_end: Offset,
+    durability: Durability,
     high_watermark: Offset,
     /// Log ends of the other replicas as their fetches told, while this replica leads.
     followers: BTreeMap<BrokerId, Offset>,
 }
 
 impl Replica {
-    /// A replica without an assignment yet. The checkpointed high watermark may lie past
-    /// the log end after an unclean stop; it is capped.
+    /// A replica without an assignment yet, of which nothing is known to be durable. The
+    /// checkpointed high watermark may lie past the log end after an unclean stop; it is
+    /// capped.
     pub fn new(me: BrokerId, checkpointed_high_watermark: Offset, log_end: Offset) -> Replica {
         Replica {
             me,
@@ -62,6 +74,8 @@ impl Replica {
                 ..Assignment::default()
             },
             log_end,
+            durable_end: Offset(0),
+            durability: Durability::Os,
             high_watermark: checkpointed_high_watermark.min(log_end),
             followers: BTreeMap::new(),
         }
@@ -120,9 +134,27 @@ impl Replica {
         moved
     }
 
+    /// Everything below `durable_end` is on stable storage. Returns whether the high
+    /// watermark moved.
+    pub fn on_durable(&mut self, durable_end: Offset) -> bool {
+        self.durable_end = self.durable_end.max(durable_end);
+        let moved = self.maybe_advance_high_watermark();
+        self.invariants();
+        moved
+    }
+
+    /// Whether the high watermark waits for the disk from now on. Returns whether it moved.
+    pub fn set_durability(&mut self, durability: Durability) -> bool {
+        self.durability = durability;
+        let moved = self.maybe_advance_high_watermark();
+        self.invariants();
+        moved
+    }
+
     /// The local log was cut to `log_end`.
     pub fn on_truncate(&mut self, log_end: Offset) {
         self.log_end = log_end;
+        self.durable_end = self.durable_end.min(log_end);
         self.high_watermark = self.high_watermark.min(log_end);
         self.invariants();
     }
@@ -174,19 +206,24 @@ impl Replica {
         self.assignment.isr.len() >= required
     }
 
+    /// What all other in-sync replicas have, as far as this leader knows.
+    pub fn replicated_end(&self) -> Offset {
+        let others = self.assignment.isr.iter().filter(|id| **id != self.me);
+        others
+            .map(|id| self.followers.get(id).copied().unwrap_or(Offset(0)))
+            .min()
+            .map_or(self.log_end, |behind| behind.min(self.log_end))
+    }
+
     fn maybe_advance_high_watermark(&mut self) -> bool {
         if !self.is_leader() {
             return false;
         }
-        let behind = self
-            .assignment
-            .isr
-            .iter()
-            .filter(|id| **id != self.me)
-            .map(|id| self.followers.get(id).copied().unwrap_or(Offset(0)))
-            .min()
-            .unwrap_or(self.log_end);
-        let candidate = behind.min(self.log_end);
+        let own_end = match self.durability {
+            Durability::Os => self.log_end,
+            Durability::Fsync => self.durable_end,
+        };
+        let candidate = self.replicated_end().min(own_end);
         let moved = candidate > self.high_watermark;
         if moved {
             self.high_watermark = candidate;
@@ -199,6 +236,12 @@ impl Replica {
             self.high_watermark <= self.log_end,
             "high watermark {} past the log end {}",
             self.high_watermark,
+            self.log_end
+        );
+        assert!(
+            self.durable_end <= self.log_end,
+            "durable up to {}, past the log end {}",
+            self.durable_end,
             self.log_end
         );
     }
@@ -245,6 +288,61 @@ mod tests {
         assert_eq!(replica.high_watermark(), Offset(4));
         assert!(replica.on_follower_fetch(OTHER, Offset(10)));
         assert_eq!(replica.high_watermark(), Offset(10));
+    }
+
+    #[test]
+    fn under_fsync_the_high_watermark_follows_the_durable_end() {
+        let mut replica = Replica::new(ME, Offset(0), Offset(5));
+        replica.set_durability(Durability::Fsync);
+        assert!(!replica.on_durable(Offset(4)), "it doesn't lead yet");
+        replica.on_assignment(assignment(ME, &[ME], 0));
+        assert_eq!(replica.high_watermark(), Offset(4));
+        assert!(!replica.on_append(Offset(10)));
+        assert_eq!(replica.high_watermark(), Offset(4));
+        assert!(replica.on_durable(Offset(7)));
+        assert!(!replica.on_durable(Offset(6)), "what is durable stays so");
+        assert_eq!(replica.high_watermark(), Offset(7));
+    }
+
+    #[test]
+    fn under_fsync_the_slower_of_disk_and_follower_counts() {
+        let mut replica = Replica::new(ME, Offset(0), Offset(0));
+        replica.set_durability(Durability::Fsync);
+        replica.on_assignment(assignment(ME, &[ME, OTHER], 0));
+        replica.on_append(Offset(10));
+        assert!(!replica.on_follower_fetch(OTHER, Offset(8)));
+        assert_eq!(replica.replicated_end(), Offset(8));
+        assert!(replica.on_durable(Offset(6)));
+        assert_eq!(replica.high_watermark(), Offset(6));
+        assert!(replica.on_durable(Offset(10)));
+        assert_eq!(replica.high_watermark(), Offset(8));
+    }
+
+    #[test]
+    fn a_higher_durability_moves_no_high_watermark_back() {
+        let mut replica = Replica::new(ME, Offset(0), Offset(0));
+        replica.on_assignment(assignment(ME, &[ME], 0));
+        replica.on_append(Offset(10));
+        assert!(!replica.set_durability(Durability::Fsync));
+        assert_eq!(replica.high_watermark(), Offset(10));
+        assert!(!replica.on_append(Offset(12)), "new data waits");
+        assert!(!replica.on_durable(Offset(9)));
+        assert_eq!(replica.high_watermark(), Offset(10));
+        assert!(replica.on_durable(Offset(11)));
+        assert_eq!(replica.high_watermark(), Offset(11));
+        assert!(replica.set_durability(Durability::Os));
+        assert_eq!(replica.high_watermark(), Offset(12));
+    }
+
+    #[test]
+    fn what_is_cut_off_is_durable_no_more() {
+        let mut replica = Replica::new(ME, Offset(0), Offset(10));
+        replica.set_durability(Durability::Fsync);
+        replica.on_durable(Offset(10));
+        replica.on_truncate(Offset(4));
+        replica.on_assignment(assignment(ME, &[ME], 0));
+        replica.on_append(Offset(8));
+        assert_eq!(replica.high_watermark(), Offset(4));
     }
 
     #[test]

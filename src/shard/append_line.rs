@@ -15,9 +15,9 @@ use std::rc::Rc;
 
 use bytes::BytesMut;
 
-use super::Shard;
 use super::messages::ProduceOutcome;
 use super::partition::{Attempt, Partition, Wakes, misshapen, rules};
+use super::{Shard, flush};
 use crate::base::{ErrorCode, TopicIdPartition};
 use crate::io::local::oneshot::{Receiver, Sender};
 use crate::io::{Budget, Queue, local};
@@ -134,7 +134,10 @@ async fn append(
         let mut partition = partition.borrow_mut();
         // It may have lost its leader, or its replicas, meanwhile.
         partition.admit(&batch)?;
-        partition.append_validated(&batch, validated, now_ms, &mut wakes)
+        let attempt = partition.append_validated(&batch, validated, now_ms, &mut wakes);
+        // Whoever sent it may have gone, but others wait to read it.
+        flush::start_if_due(shard, id, &partition);
+        attempt
     };
     shard.wake_all(wakes);
     attempt

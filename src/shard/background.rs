@@ -11,7 +11,7 @@ use super::{Shard, flush, replicas};
 use crate::base::TopicIdPartition;
 use crate::io::{Queue, local};
 
-/// How often rolled segments are looked for, to be synced.
+/// How often rolled segments, and `flush.ms`, are looked after.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Starts this core's background tasks; they end when the core stops.
@@ -38,15 +38,12 @@ pub fn start(shard: &Rc<Shard>) {
             budget.breathe().await;
         }
     });
+    let in_flight = Rc::new(flush::InFlight::default());
     every(
         shard,
         FLUSH_INTERVAL,
         FLUSH_INTERVAL,
-        async |shard: &Rc<Shard>| {
-            for id in ids(shard) {
-                flush::run(shard, id).await;
-            }
-        },
+        async move |shard: &Rc<Shard>| flush::look_after(shard, ids(shard), &in_flight).await,
     );
 }
 

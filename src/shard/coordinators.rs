@@ -9,10 +9,10 @@ use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
 
-use super::Shard;
 use super::messages::{GroupCall, GroupReply, LongCall, LongReply, ShardReply, ShardRequest};
 use super::partition::{Partition, Wakes};
 use super::wait::Wait;
+use super::{Shard, flush};
 use crate::base::{ErrorCode, LeaderEpoch, Offset, PartitionIndex, TopicIdPartition, hash};
 use crate::controller::topic_name::CONSUMER_OFFSETS;
 use crate::coordinator::Client;
@@ -185,10 +185,13 @@ impl CoordinatorLog for OffsetsLog {
     fn append(&self, batch: Bytes) -> Result<AppendedAt, ErrorCode> {
         let (shard, partition) = self.partition()?;
         let mut wakes = Wakes::new();
-        let appended =
-            partition
-                .borrow_mut()
-                .append_internal(batch, shard.rt().wall_ms(), &mut wakes)?;
+        let appended = {
+            let mut partition = partition.borrow_mut();
+            let now_ms = shard.rt().wall_ms();
+            let appended = partition.append_internal(batch, now_ms, &mut wakes)?;
+            flush::start_if_due(&shard, self.partition, &partition);
+            appended
+        };
         shard.wake_all(wakes);
         Ok(AppendedAt {
             first: appended.first_offset,

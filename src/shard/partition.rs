@@ -6,7 +6,8 @@
 //! borrow has ended.
 //!
 //! Invariants: `readable_bytes <= log_bytes`; consumers read below the high watermark
-//! only; a refused batch leaves the log as it was.
+//! only, under fsync also below the durable end (the log's recovery point), from which
+//! `replica` counts it; a refused batch leaves the log as it was.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -76,6 +77,7 @@ pub struct Partition {
     unreplicated: VecDeque<(Offset, u64)>,
     /// Rises with every change other than an append.
     version: u32,
+    /// When records were last flushed, from which `flush.ms` counts.
     last_flush: Nanos,
     flush_in_flight: bool,
     totals: Rc<TopicTotals>,
@@ -87,10 +89,12 @@ impl Partition {
         topic: Arc<str>,
         directory: Uuid,
         log: Log,
-        replica: Replica,
+        mut replica: Replica,
         config: Arc<TopicConfig>,
         totals: Rc<TopicTotals>,
     ) -> Partition {
+        replica.set_durability(config.durability());
+        replica.on_durable(log.recovery_point());
         Partition {
             id,
             topic,
@@ -157,10 +161,23 @@ impl Partition {
         self.version
     }
 
-    /// Changes what the log does without the log itself (roll, retention, compression).
-    pub fn set_config(&mut self, config: Arc<TopicConfig>) {
+    /// Changes what the log does without the log itself (roll, retention, compression), and
+    /// whether the high watermark waits for the disk. A flush may be due then.
+    pub fn set_config(&mut self, config: Arc<TopicConfig>, wakes: &mut Wakes) {
         self.log.set_config(log_config(&config));
+        self.replica.set_durability(config.durability());
         self.config = config;
+        self.advance(wakes);
+    }
+
+    /// Everything below is on stable storage.
+    pub fn durable_end(&self) -> Offset {
+        self.log.recovery_point()
+    }
+
+    /// Up to where all other in-sync replicas have it.
+    pub fn replicated_end(&self) -> Offset {
+        self.replica.replicated_end()
     }
 
     /// Takes what the metadata log says about leader and replicas.
@@ -458,6 +475,15 @@ impl Partition {
                 && now.saturating_since(self.last_flush) >= Duration::from_millis(flush_ms))
     }
 
+    /// Whether there is anything for a flush to do now.
+    pub fn has_flush_work(&self, now: Nanos) -> bool {
+        !self.flush_in_flight && (self.is_flush_due(now) || self.log.has_unflushed_files())
+    }
+
+    pub fn is_flush_in_flight(&self) -> bool {
+        self.flush_in_flight
+    }
+
     /// False while a flush is in flight already.
     pub fn begin_flush(&mut self) -> bool {
         !std::mem::replace(&mut self.flush_in_flight, true)
@@ -469,17 +495,21 @@ impl Partition {
 
     /// Everything below `up_to` is on stable storage.
     pub fn on_flushed(&mut self, up_to: Offset, now: Nanos, wakes: &mut Wakes) {
-        self.last_flush = now;
+        let before = self.durable_end();
         self.log.on_flushed(up_to);
+        if self.durable_end() > before {
+            self.last_flush = now;
+        }
+        self.replica.on_durable(self.log.recovery_point());
         self.advance(wakes);
     }
 
     /// The log start may have moved (retention): tell who waits for it.
     pub fn on_log_start_moved(&mut self, wakes: &mut Wakes) {
         let log_start = self.log.log_start_offset();
-        if self.replica.on_log_start(log_start) {
-            self.count_readable();
-        }
+        self.replica.on_log_start(log_start);
+        // What was deleted needs no disk any more.
+        self.replica.on_durable(self.log.recovery_point());
         self.advance(wakes);
     }
 
@@ -532,7 +562,7 @@ impl Partition {
             readable_bytes: self.readable_bytes,
             log_bytes: self.log_bytes,
             log_start: self.log.log_start_offset().0,
-            durable: self.log.recovery_point().0,
+            durable: self.durable_end().0,
         }
     }
 

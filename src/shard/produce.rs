@@ -1,6 +1,7 @@
 //! Produce over cores: each part goes to the core that owns its partitions; there batches
 //! are appended at once (or stand in line, see `append_line`), and with acks=all the outcome
-//! waits for the high watermark.
+//! waits for the high watermark; under fsync, or once `flush.messages` is reached, for the
+//! disk as well (but for acks=0).
 //!
 //! Called by `api::produce` ([`scatter`]) and, on the owning core, by `Shard::on_request`
 //! ([`append`], then [`acknowledge_remote`] if there is something to wait for).
@@ -30,6 +31,7 @@ use crate::telemetry::Stage;
 use crate::wire::api_key::ApiKey;
 
 const ACKS_ALL: i16 = -1;
+const ACKS_NONE: i16 = 0;
 const API_KEY: i16 = ApiKey::Produce as i16;
 
 pub type Outcomes = SmallVec<[ProduceOutcome; 1]>;
@@ -149,7 +151,11 @@ struct Unacknowledged {
     leader_epoch: LeaderEpoch,
     /// Its end: where the high watermark, and what is durable, have to be.
     required: Offset,
+    /// With acks=all the high watermark has to be there.
+    is_for_all: bool,
+    /// Other replicas didn't have it when it was appended.
     by_replicas: bool,
+    /// It wasn't durable when it was appended, and has to be.
     by_disk: bool,
 }
 
@@ -229,17 +235,17 @@ fn take_in(
     };
     if let Some(partition) = partition {
         let partition = partition.borrow();
-        let by_replicas = acks == ACKS_ALL && partition.high_watermark() < required;
-        let by_disk = partition.log().is_flush_due();
-        if by_disk {
-            flush::start(shard, id);
-        }
-        if by_replicas || by_disk {
+        flush::start_if_due(shard, id, &partition);
+        let by_disk = partition.log().is_flush_due() && partition.durable_end() < required;
+        let by_replicas = acks == ACKS_ALL && partition.replicated_end() < required;
+        let is_committed = acks != ACKS_ALL || partition.high_watermark() >= required;
+        if acks != ACKS_NONE && (by_disk || !is_committed) {
             waiting.unacknowledged.push(Unacknowledged {
                 outcome: outcomes.len(),
                 partition: id,
                 leader_epoch: partition.leader_epoch(),
                 required,
+                is_for_all: acks == ACKS_ALL,
                 by_replicas,
                 by_disk,
             });
@@ -362,15 +368,19 @@ impl Unacknowledged {
     fn is_replicated(&self, shard: &Shard) -> bool {
         shard
             .partition(self.partition)
-            .is_some_and(|partition| partition.borrow().high_watermark() >= self.required)
+            .is_some_and(|partition| partition.borrow().replicated_end() >= self.required)
     }
 
-    /// What it waits for now; the replicas first.
+    /// What it waits for now; the disk last. Under fsync the high watermark waits for the
+    /// disk itself.
     fn condition(&self, shard: &Shard) -> Condition {
-        if self.by_disk && (self.is_replicated(shard) || !self.by_replicas) {
-            Condition::Durable(self.required.0)
+        let required = self.required.0;
+        let partition = shard.partition(self.partition);
+        let is_durable = partition.is_some_and(|p| p.borrow().durable_end() >= self.required);
+        if self.by_disk && !is_durable && (!self.by_replicas || self.is_replicated(shard)) {
+            Condition::Durable(required)
         } else {
-            Condition::HighWatermark(self.required.0)
+            Condition::HighWatermark(required)
         }
     }
 }
@@ -383,13 +393,13 @@ fn settle(shard: &Shard, batch: &Unacknowledged) -> Option<ErrorCode> {
     let partition = partition.borrow();
     if partition.leader_epoch() != batch.leader_epoch || partition.check_leader().is_err() {
         Some(ErrorCode::NOT_LEADER_OR_FOLLOWER)
-    } else if batch.by_disk && partition.log().is_offline() {
-        Some(ErrorCode::KAFKA_STORAGE_ERROR)
-    } else if (batch.by_replicas && partition.high_watermark() < batch.required)
-        || (batch.by_disk && partition.log().recovery_point() < batch.required)
+    } else if (batch.is_for_all && partition.high_watermark() < batch.required)
+        || (batch.by_disk && partition.durable_end() < batch.required)
     {
-        None
-    } else if !batch.by_replicas || partition.has_enough_in_sync() {
+        // What an offline log has is never acknowledged.
+        let is_offline = partition.log().is_offline();
+        is_offline.then_some(ErrorCode::KAFKA_STORAGE_ERROR)
+    } else if !batch.is_for_all || partition.has_enough_in_sync() {
         Some(ErrorCode::NONE)
     } else {
         Some(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND)

@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::coordinators::{Led, OffsetsLog};
 use super::messages::{PartitionCheckpoint, Published};
 use super::partition::{Partition, Wakes, log_config};
-use super::{Directory, Shard};
+use super::{Directory, Shard, flush};
 use crate::base::{Offset, PartitionIndex, TopicIdPartition, Uuid};
 use crate::config::{DynamicConfig, Layers, TopicConfig};
 use crate::controller::topic_name::CONSUMER_OFFSETS;
@@ -50,6 +50,7 @@ pub async fn apply(shard: &Rc<Shard>, published: Arc<Published>) {
             budget.breathe().await;
         }
     }
+    flush::settle(shard, &mut opened).await;
     // From here on nothing is awaited.
     for partition in opened {
         let mut partitions = shard.partitions.borrow_mut();
@@ -65,7 +66,7 @@ pub async fn apply(shard: &Rc<Shard>, published: Arc<Published>) {
     for (topic, index) in &local.deletes {
         delete(shard, topic, *index, &mut wakes);
     }
-    reconfigure(shard, &published);
+    reconfigure(shard, &published, &mut wakes);
     *shard.published.borrow_mut() = published.clone();
     elect_coordinators(shard, &published.image);
     resign_coordinators(shard, &published.image);
@@ -324,7 +325,7 @@ pub fn unlink_later(shard: &Rc<Shard>, files: Vec<PathBuf>, delay_ms: i64) {
     });
 }
 
-fn reconfigure(shard: &Rc<Shard>, published: &Published) {
+fn reconfigure(shard: &Rc<Shard>, published: &Published, wakes: &mut Wakes) {
     let changed = &published.changes.configs;
     let all = changed
         .iter()
@@ -337,11 +338,12 @@ fn reconfigure(shard: &Rc<Shard>, published: &Published) {
     if all {
         super::limits::configure(shard, &published.image);
     }
-    for partition in shard.partitions.borrow().values() {
+    for (id, partition) in shard.partitions.borrow().iter() {
         let mut partition = partition.borrow_mut();
         if concerns(partition.topic()) {
             let config = topic_config(shard, &published.image, partition.topic());
-            partition.set_config(Arc::new(config));
+            partition.set_config(Arc::new(config), wakes);
+            flush::start_if_due(shard, *id, &partition);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -19,6 +20,8 @@ use crate::io::{Disk, File, ListenOptions, SendQueue};
 
 /// A sync takes at most this long.
 const SYNC_NANOS_MAX: u64 = 10_000_000;
+/// How often a sync that is held looks whether it still is.
+const HELD_LOOK: Duration = Duration::from_millis(1);
 
 /// A core of a node in one of its boots.
 #[derive(Clone)]
@@ -80,9 +83,12 @@ impl SimCore for CoreView {
         let nanos = Duration::from_nanos(self.world.below(SYNC_NANOS_MAX));
         let at = self.world.now() + nanos + self.disk.sync_delay();
         let disk = self.disk.clone();
-        self.world.schedule(at, "sync", move |_| {
-            // Nobody waits any more when the node is down.
-            let _ = done.send(disk.finish_sync(ticket));
+        let path = disk.path_of(file);
+        self.world.schedule(at, "sync", move |world| {
+            finish_sync(world, disk, path, move |disk| {
+                // Nobody waits any more when the node is down.
+                let _ = done.send(disk.finish_sync(ticket));
+            });
         });
         Box::pin(async move {
             synced
@@ -90,6 +96,22 @@ impl SimCore for CoreView {
                 .unwrap_or(Err(io::ErrorKind::Interrupted.into()))
         })
     }
+}
+
+/// Finishes a sync as soon as it isn't held.
+fn finish_sync(
+    world: &Rc<World>,
+    disk: SimDisk,
+    path: Option<PathBuf>,
+    finish: impl FnOnce(&SimDisk) + 'static,
+) {
+    if !path.as_deref().is_some_and(|path| disk.is_held(path)) {
+        return finish(&disk);
+    }
+    let later = world.now() + HELD_LOOK;
+    world.schedule(later, "held sync", move |world| {
+        finish_sync(world, disk, path, finish);
+    });
 }
 
 struct ListeningEnd {

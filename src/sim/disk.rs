@@ -38,6 +38,8 @@ struct Shared {
     wall_ms: AtomicI64,
     /// The armed end has come.
     ended: AtomicBool,
+    /// Syncs of files below it don't end.
+    held: Mutex<Option<PathBuf>>,
 }
 
 struct State {
@@ -140,6 +142,7 @@ impl SimDisk {
             }),
             wall_ms: AtomicI64::new(0),
             ended: AtomicBool::new(false),
+            held: Mutex::new(None),
         }))
     }
 
@@ -173,6 +176,27 @@ impl SimDisk {
 
     pub(super) fn sync_delay(&self) -> Duration {
         self.0.state().sync_delay
+    }
+
+    /// Lets syncs of what lies at or below a path not end, until [`SimDisk::release_syncs`].
+    pub fn hold_syncs(&self, path: &Path) {
+        *self.0.held.lock().expect("nobody panics under this lock") = Some(path.to_owned());
+    }
+
+    pub fn release_syncs(&self) {
+        *self.0.held.lock().expect("nobody panics under this lock") = None;
+    }
+
+    pub(super) fn is_held(&self, path: &Path) -> bool {
+        let held = self.0.held.lock().expect("nobody panics under this lock");
+        held.as_deref().is_some_and(|held| path.starts_with(held))
+    }
+
+    /// The path that an open file was opened by.
+    pub(super) fn path_of(&self, file: &Arc<dyn File>) -> Option<PathBuf> {
+        let state = self.0.state();
+        let handle = state.handles.get(&address_of(file))?.upgrade()?;
+        Some(handle.path.clone())
     }
 
     /// Flips a bit of a file for good.

@@ -10,6 +10,8 @@ declare! { OTTLA: Broker;
         "Microseconds that an idle event loop looks for work before it sleeps; 0 sleeps at once.";
     "ottla.fetch.path", String, V("auto"), OneOf(&super::super::node::FetchPath::NAMES), Medium, AtStart,
         "How file ranges are sent: sendfile, io_uring splice, memory (read first), or auto, by size and by what the page cache has.";
+    "ottla.durability", String, V("os"), OneOf(&super::super::node::Durability::NAMES), High, ClusterWide,
+        "What an acknowledged record is on: os, the page cache (as Kafka), or fsync, the disk. A topic's own flush.messages goes before it.";
     "ottla.metrics.listen", List, V(""), Endpoints, Medium, AtStart,
         "host:port where GET /metrics tells the node's numbers in Prometheus' text format, as 127.0.0.1:9464; empty: nowhere.";
     "ottla.log.level", String, V("info"), LogFilter, Medium, AtStart,

@@ -69,6 +69,11 @@ const OPERATIONS: [(u8, &str); 11] = [
     (opcode::Splice::CODE, "IORING_OP_SPLICE"),
 ];
 
+/// Syncs (and reads and splices that wait for a disk) that the kernel does at a time for this
+/// ring, each on a thread of its own. By default there are four for each CPU, and syncs of
+/// many logs wait for each other, though they could share a commit of the file system.
+const FILE_WORKERS_MAX: u32 = 64;
+
 /// Turns between tasks that are about to run and don't fetch what has come meanwhile.
 const TURNS_WITHOUT_ENTER: u32 = 4;
 
@@ -147,6 +152,8 @@ impl Driver {
         if !ring.params().is_feature_nodrop() || !ring.params().is_feature_ext_arg() {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
+        ring.submitter()
+            .register_iowq_max_workers(&mut [FILE_WORKERS_MAX, 0])?;
         let buffers = Buffers::register(&ring, recv_buffers, recv_buffer_bytes)?;
         // SAFETY: the ring's descriptor is open; the duplicate is owned by nobody else.
         let second = unsafe {
