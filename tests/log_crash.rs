@@ -125,6 +125,9 @@ impl World {
             self.flush_meanwhile();
             return;
         }
+        if self.rng.one_in(2) {
+            self.log.prepare_checkpoint().unwrap();
+        }
         let scope = match self.rng.one_in(2) {
             true => FlushScope::All,
             false => FlushScope::Rolled,
@@ -144,13 +147,20 @@ impl World {
             self.log.on_flushed(work.up_to);
             self.promised = self.promised.max(work.up_to.0);
         }
+        self.maybe_checkpoint();
+    }
+
+    fn maybe_checkpoint(&mut self) {
         if self.rng.one_in(2) {
-            self.recovery_point = self.log.recovery_point();
+            self.recovery_point = self.log.collect_checkpoint();
         }
     }
 
     /// A flush during which the log goes on.
     fn flush_meanwhile(&mut self) {
+        if self.rng.one_in(2) {
+            self.log.prepare_checkpoint().unwrap();
+        }
         let Some(work) = self.log.take_flush_work(FlushScope::All).unwrap() else {
             return;
         };
@@ -169,9 +179,7 @@ impl World {
         self.log.on_flushed(work.up_to);
         self.promised = self.promised.max(lowest);
         assert!(self.log.recovery_point().0 <= lowest);
-        if self.rng.one_in(2) {
-            self.recovery_point = self.log.recovery_point();
-        }
+        self.maybe_checkpoint();
     }
 
     fn truncate(&mut self) {
@@ -200,7 +208,7 @@ impl World {
         work.sync().unwrap();
         self.log.on_flushed(work.up_to);
         self.promised = work.up_to.0;
-        self.recovery_point = self.log.recovery_point();
+        self.recovery_point = self.log.recovery_checkpoint();
         // With everything synced a power cut changes nothing.
         if self.rng.one_in(2) {
             self.disk.crash();
@@ -237,7 +245,7 @@ impl World {
         assert!(self.log.log_end_offset().0 >= kept.map_or(0, |(_, batch)| next_offset(batch)));
         self.held = found;
         self.promised = self.promised.min(self.log.log_end_offset().0);
-        self.recovery_point = self.recovery_point.min(self.log.recovery_point());
+        self.recovery_point = self.recovery_point.min(self.log.recovery_checkpoint());
         self.check();
         self.follow_sequences();
     }

@@ -277,7 +277,7 @@ impl Model {
 
     fn params(&self, clean: bool) -> OpenParams {
         OpenParams {
-            recovery_point: self.log.recovery_point(),
+            recovery_point: self.log.recovery_checkpoint(),
             log_start_offset: self.log.log_start_checkpoint().unwrap_or(Offset(0)),
             clean,
             ..OpenParams::default()

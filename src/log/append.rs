@@ -310,6 +310,7 @@ impl Log {
         let (first, last) = (headers[0], headers[headers.len() - 1]);
         assert!(first.base_offset >= self.log_end_offset, "offsets grow");
         self.log_end_offset = last.next_offset();
+        self.protection.on_appended(bytes.len() as u64);
         self.take_in(bytes, headers)?;
         let extent = Extent {
             base_offset: first.base_offset,

@@ -28,6 +28,8 @@ pub struct EntryFile<const N: usize> {
     file: Option<Arc<dyn File>>,
     written: u32,
     tail: Vec<[u8; N]>,
+    /// Written to since it was last handed out to be synced.
+    unsynced: bool,
 }
 
 impl<const N: usize> EntryFile<N> {
@@ -39,6 +41,7 @@ impl<const N: usize> EntryFile<N> {
             file: Some(file),
             written: 0,
             tail: Vec::new(),
+            unsynced: true,
         })
     }
 
@@ -56,6 +59,7 @@ impl<const N: usize> EntryFile<N> {
             file: None,
             written,
             tail: Vec::new(),
+            unsynced: false,
         })
     }
 
@@ -108,6 +112,15 @@ impl<const N: usize> EntryFile<N> {
         self.written += self.tail.len() as u32;
         self.tail.clear();
         Ok(())
+    }
+
+    /// Writes what waits in memory, and returns the file if it is to be synced.
+    pub fn write_out_unsynced(&mut self, disk: &dyn Disk) -> io::Result<Option<Arc<dyn File>>> {
+        self.write_out(disk)?;
+        Ok(match std::mem::take(&mut self.unsynced) {
+            true => self.file.clone(),
+            false => None,
+        })
     }
 
     /// Keeps the first `count` entries.
@@ -185,6 +198,7 @@ impl<const N: usize> EntryFile<N> {
     }
 
     fn writable(&mut self, disk: &dyn Disk) -> io::Result<Arc<dyn File>> {
+        self.unsynced = true;
         if let Some(file) = &self.file {
             return Ok(file.clone());
         }

@@ -5,8 +5,8 @@
 //! read), its background work (retention, flush, checkpoints) and the metadata node.
 //! Everything is synchronous: appends go to the page cache with one positional write,
 //! syncing is handed out as [`FlushWork`] and done on the ring. The methods stand in
-//! [`super::append`], [`super::fetch`], [`super::maintenance`] and [`super::recovery`]
-//! (`open`).
+//! [`super::append`], [`super::fetch`], [`super::maintenance`], [`super::protection`] and
+//! [`super::recovery`] (`open`).
 //!
 //! Order of an append: partition.metadata and the epoch's entry are in their files, then
 //! a roll if one is due, then the batch, then indexes, producers, tail cache.
@@ -32,6 +32,7 @@ use super::error::LogError;
 use super::leader_epoch::{EpochEntry, LeaderEpochCache};
 use super::producer_snapshot::Snapshots;
 use super::producer_state::ProducerStates;
+use super::protection::Protection;
 use super::segment::{RollRule, Segment};
 use super::tail_cache::TailCache;
 use crate::base::{LeaderEpoch, Millis, Offset, Rng, Uuid};
@@ -48,6 +49,7 @@ pub struct Log {
     pub(super) log_start_offset: Offset,
     pub(super) log_end_offset: Offset,
     pub(super) recovery_point: Offset,
+    pub(super) protection: Protection,
     pub(super) epochs: LeaderEpochCache,
     pub(super) producers: ProducerStates,
     pub(super) snapshots: Snapshots,
@@ -157,7 +159,8 @@ impl Log {
         self.log_start_offset == self.log_end_offset
     }
 
-    /// Everything below has been synced.
+    /// All batches below have been synced. Recovery begins at
+    /// [`Log::recovery_checkpoint`], which says more.
     pub fn recovery_point(&self) -> Offset {
         self.recovery_point
     }
@@ -324,6 +327,7 @@ impl Log {
     pub(super) fn invariants(&self) {
         assert!(self.log_start_offset <= self.log_end_offset);
         assert!(self.recovery_point <= self.log_end_offset);
+        assert!(self.recovery_checkpoint() <= self.log_end_offset);
         assert!(self.active().base_offset() <= self.log_end_offset);
         assert_eq!(self.producers.end_offset(), self.log_end_offset);
     }

@@ -69,6 +69,7 @@ impl Log {
         }
         self.unsynced.flushing = files.clone();
         self.unsynced.flush_limit = None;
+        self.protection.on_flush_taken();
         if up_to > self.recovery_point {
             let first = self.segment_at(self.recovery_point).unwrap_or(0);
             let segments = self.segments.range(first..);
@@ -89,6 +90,7 @@ impl Log {
         let limit = self.unsynced.flush_limit.take();
         let up_to = up_to.min(limit.unwrap_or(self.log_end_offset));
         self.recovery_point = self.recovery_point.max(up_to);
+        self.protection.on_flushed(up_to);
     }
 
     /// Moves the start of the log, to at most the high watermark: records were deleted
@@ -260,6 +262,7 @@ impl Log {
         self.log_end_offset = end.max(self.log_start_offset.min(offset));
         self.log_start_offset = self.log_start_offset.min(offset);
         self.recovery_point = self.recovery_point.min(self.log_end_offset);
+        self.protection.on_truncated(self.log_end_offset);
         if self.epochs.truncate_from_end(self.log_end_offset) {
             self.write_epochs()?;
         }
@@ -281,6 +284,7 @@ impl Log {
         self.log_start_offset = offset;
         self.log_end_offset = offset;
         self.recovery_point = offset;
+        self.protection.restart_at(offset);
         self.producers.clear(offset);
         self.invariants();
         Ok(())
@@ -323,6 +327,7 @@ impl Log {
         let sealed = self.check(sealed)?;
         self.unsynced.others.extend(sealed);
         self.take_snapshot()?;
+        self.mark_prepared();
         let work = self.flush_work(FlushScope::All)?;
         self.offline = true;
         Ok(work.unwrap_or(FlushWork {

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! manager   a log directory: lock, identity, checkpoints, partition directories
-//!   log     one partition: append · fetch · maintenance · recovery
+//!   log     one partition: append · fetch · maintenance · protection · recovery
 //!     segment   .log + offset_index + time_index + txn_index
 //!     leader_epoch · producer_state + producer_snapshot · tail_cache
 //! ```
@@ -32,6 +32,7 @@ pub mod offset_index;
 pub mod partition_metadata;
 pub mod producer_snapshot;
 pub mod producer_state;
+mod protection;
 mod recovery;
 mod scan;
 mod segment;
@@ -48,6 +49,7 @@ pub use fetch::{FoundTimestamp, LogRead};
 pub use log::{FlushScope, FlushWork, Log, LogPosition};
 pub use manager::{LogDir, LogDirError, PartitionDir};
 pub use producer_state::AppendOrigin;
+pub use protection::Exposed;
 pub use recovery::RecoveryReport;
 pub use tail_cache::TailPool;
 pub use txn_index::AbortedTxn;

@@ -136,11 +136,50 @@ impl OffsetIndex {
         self.entries.write_out(disk)
     }
 
+    /// Writes what waits in memory, and returns the file if it is to be synced.
+    pub fn write_out_unsynced(&mut self, disk: &dyn Disk) -> io::Result<Option<Arc<dyn File>>> {
+        self.entries.write_out_unsynced(disk)
+    }
+
+    /// Keeps the entries at the start that are below `offset` and in order, each at a position
+    /// within the log. True when those were all that are below.
+    pub fn keep_sound_below(
+        &mut self,
+        disk: &dyn Disk,
+        offset: Offset,
+        log_size: u32,
+    ) -> io::Result<bool> {
+        let mut last = OffsetPosition {
+            offset: Offset(self.base_offset.0 - 1),
+            position: 0,
+        };
+        let mut keep = 0;
+        let mut is_sound = true;
+        for bytes in self.entries.entries_from(disk, 0)? {
+            let entry = self.parse(&bytes);
+            if entry.offset >= offset {
+                break;
+            }
+            is_sound = last.offset < entry.offset
+                && last.position < entry.position
+                && entry.position < log_size;
+            if !is_sound {
+                break;
+            }
+            keep += 1;
+            last = entry;
+        }
+        self.entries.truncate(disk, keep)?;
+        self.last_offset = self.last_entry(disk)?.offset;
+        Ok(is_sound)
+    }
+
     pub fn seal(&mut self, disk: &dyn Disk) -> io::Result<Option<Arc<dyn File>>> {
         self.entries.seal(disk)
     }
 
-    fn last_entry(&self, disk: &dyn Disk) -> io::Result<OffsetPosition> {
+    /// The last entry; the start of the segment where there is none.
+    pub fn last_entry(&self, disk: &dyn Disk) -> io::Result<OffsetPosition> {
         self.before(disk, self.entries.count())
     }
 

@@ -109,12 +109,28 @@ impl Snapshots {
     }
 
     /// Of the snapshots that don't stand at a segment's start, only the latest is of use,
-    /// and only if it lies beyond the last segment's start.
-    pub fn remove_stray(&mut self, disk: &dyn Disk, segments: &[Offset]) -> io::Result<()> {
+    /// and only if it lies beyond the last segment's start; and the one at or below the
+    /// recovery point, where the next recovery begins should it come before the next
+    /// checkpoint.
+    pub fn remove_stray(
+        &mut self,
+        disk: &dyn Disk,
+        segments: &[Offset],
+        recovery_point: Offset,
+    ) -> io::Result<()> {
         let stray = |offset: &Offset| segments.binary_search(offset).is_err();
+        let is_of_use = |offset: &Offset| segments.last().is_none_or(|last| offset >= last);
         let latest = self.offsets.iter().copied().rfind(stray);
-        let kept = latest.filter(|offset| segments.last().is_none_or(|last| offset >= last));
-        self.retain(disk, |offset| !stray(&offset) || Some(offset) == kept)
+        let resumed = self.at_or_below(recovery_point).filter(stray);
+        let kept = [latest.filter(is_of_use), resumed.filter(is_of_use)];
+        self.retain(disk, |offset| {
+            !stray(&offset) || kept.contains(&Some(offset))
+        })
+    }
+
+    /// The latest snapshot at or below `offset`.
+    pub fn at_or_below(&self, offset: Offset) -> Option<Offset> {
+        self.offsets.range(..=offset).next_back().copied()
     }
 
     fn path(&self, offset: Offset) -> PathBuf {

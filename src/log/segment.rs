@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::batch_header::BatchHeader;
 use super::error::LogError;
 use super::names;
-use super::offset_index::{OffsetIndex, relative_offset};
+use super::offset_index::{OffsetIndex, OffsetPosition, relative_offset};
 use super::scan::{HeaderScan, Located};
 use super::time_index::{TimeIndex, TimestampOffset};
 use super::txn_index::TxnIndex;
@@ -378,6 +378,62 @@ impl Segment {
         }
         self.max_timestamp = self.find_max_timestamp(disk)?;
         Ok(Some(located.header))
+    }
+
+    /// Writes out what the indexes have in memory. Returns the files to be synced.
+    pub(super) fn write_out_unsynced(
+        &mut self,
+        disk: &dyn Disk,
+    ) -> Result<Vec<Arc<dyn File>>, LogError> {
+        let mut write_out = || -> io::Result<Vec<Arc<dyn File>>> {
+            let files = [
+                self.offset_index.write_out_unsynced(disk)?,
+                self.time_index.write_out_unsynced(disk)?,
+                self.txn_index.write_out_unsynced(disk)?,
+            ];
+            Ok(files.into_iter().flatten().collect())
+        };
+        write_out().map_err(LogError::io("writing indexes of", &self.path))
+    }
+
+    /// Has recovery begin at the last batch that is indexed below `offset`, with what the
+    /// indexes tell of the batches before; returns the bytes that are in the file. `None`
+    /// where they can't be right, which the batch itself shows: recovery has to begin at
+    /// the segment's start, after [`Self::reset`]. `offset` is a recovery point (see
+    /// [`super::protection`]).
+    pub(super) fn rewind_to(
+        &mut self,
+        disk: &dyn Disk,
+        offset: Offset,
+    ) -> Result<Option<u64>, LogError> {
+        let bytes = self.size;
+        let mut rewind = || -> io::Result<bool> {
+            if !self.offset_index.keep_sound_below(disk, offset, bytes)? {
+                return Ok(false);
+            }
+            let last = self.offset_index.last_entry(disk)?;
+            if last.position == 0 || !self.is_indexed_right(&last)? {
+                return Ok(false);
+            }
+            self.txn_index.truncate_to(disk, offset)?;
+            self.size = last.position;
+            self.time_index.keep_up_to(disk, last.offset)
+        };
+        let is_right = rewind().map_err(LogError::io("rewinding", &self.path))?;
+        self.bytes_since_index_entry = 0;
+        self.first_timestamp = None;
+        self.max_timestamp = self.time_index.last_entry();
+        if !is_right {
+            self.size = bytes;
+            return Ok(None);
+        }
+        Ok(Some(u64::from(bytes)))
+    }
+
+    /// Whether the batch that an index entry tells of is there.
+    fn is_indexed_right(&self, entry: &OffsetPosition) -> io::Result<bool> {
+        let found = self.headers_from(entry.position).next()?;
+        Ok(matches!(found, Some(Ok(located)) if located.header.last_offset() == entry.offset))
     }
 
     /// Empties the segment for recovery, which indexes it anew; returns the bytes that

@@ -126,6 +126,33 @@ impl TimeIndex {
         self.entries.write_out(disk)
     }
 
+    /// Writes what waits in memory, and returns the file if it is to be synced.
+    pub fn write_out_unsynced(&mut self, disk: &dyn Disk) -> io::Result<Option<Arc<dyn File>>> {
+        self.entries.write_out_unsynced(disk)
+    }
+
+    /// Keeps the entries up to `offset`. True when they are in order.
+    pub fn keep_up_to(&mut self, disk: &dyn Disk, offset: Offset) -> io::Result<bool> {
+        let mut last = self.before(disk, 0)?;
+        let mut keep = 0;
+        let mut is_sound = true;
+        for bytes in self.entries.entries_from(disk, 0)? {
+            let entry = self.parse(&bytes);
+            if entry.offset > offset {
+                break;
+            }
+            is_sound = last.timestamp < entry.timestamp && last.offset <= entry.offset;
+            if !is_sound {
+                break;
+            }
+            keep += 1;
+            last = entry;
+        }
+        self.entries.truncate(disk, keep)?;
+        self.last_entry = last;
+        Ok(is_sound)
+    }
+
     pub fn seal(&mut self, disk: &dyn Disk) -> io::Result<Option<Arc<dyn File>>> {
         self.entries.seal(disk)
     }

@@ -98,6 +98,11 @@ impl TxnIndex {
         self.entries.write_out(disk)
     }
 
+    /// Writes what waits in memory, and returns the file if it is to be synced.
+    pub fn write_out_unsynced(&mut self, disk: &dyn Disk) -> io::Result<Option<Arc<dyn File>>> {
+        self.entries.write_out_unsynced(disk)
+    }
+
     pub fn seal(&mut self, disk: &dyn Disk) -> io::Result<Option<Arc<dyn File>>> {
         self.entries.seal(disk)
     }

@@ -17,7 +17,7 @@ use super::publisher::Publisher;
 use super::rules::TableRules;
 use super::settings;
 use super::storage::Storage;
-use crate::base::{CoreId, ErrorCode, Uuid};
+use crate::base::{CoreId, ErrorCode, Offset, Uuid};
 use crate::controller::{ControllerRequest, ControllerResponse};
 use crate::io::local::{self, Either};
 use crate::io::{Queue, Rt};
@@ -26,6 +26,8 @@ use crate::security::RequestContext;
 use crate::shard::Node;
 use crate::shard::messages::{ListenerSpec, PartitionCheckpoint, ShardReply, ShardRequest};
 
+/// How often recovery points that have moved are written.
+const RECOVERY_POINT_INTERVAL: Duration = Duration::from_secs(1);
 /// Heartbeats that ask for leave to stop before the node stops without it.
 const SHUT_DOWN_HEARTBEATS_MAX: usize = 3;
 
@@ -193,20 +195,29 @@ async fn heartbeat(node: &Node, handle: &ControllerHandle, want_shut_down: bool)
 }
 
 /// Writes the high watermarks, and less often recovery points and log starts, until the
-/// node is asked to stop.
+/// node is asked to stop. Recovery points that have moved are written at once, so that a
+/// start after a kill reads little.
 async fn checkpoint_until_stopped(rt: &Rt, node: &Node, port: &MeshPort, storage: &Storage) {
     let log = &node.config.log;
     let short = millis(log.replica_high_watermark_checkpoint_interval_ms);
     let long = millis(i64::from(log.log_flush_offset_checkpoint_interval_ms));
-    let mut last_long = rt.now();
+    let look = short.min(RECOVERY_POINT_INTERVAL);
+    let (mut last_short, mut last_long) = (rt.now(), rt.now());
+    let mut last_points = Vec::new();
     loop {
-        if let Either::First(()) = local::either(rt.stopping(), rt.sleep(short)).await {
+        if let Either::First(()) = local::either(rt.stopping(), rt.sleep(look)).await {
             return;
         }
         let checkpoints = collect(node, port, || ShardRequest::Checkpoints).await;
-        let all = rt.now() - last_long >= long;
+        let points: Vec<Offset> = checkpoints.iter().map(|c| c.recovery_point).collect();
+        let all = points != last_points || rt.now() - last_long >= long;
+        if !all && rt.now() - last_short < short {
+            continue;
+        }
+        last_short = rt.now();
         if all {
             last_long = rt.now();
+            last_points = points;
         }
         storage.write_checkpoints(&*rt.disk(), &checkpoints, all);
     }

@@ -1,13 +1,13 @@
 //! What a core does for its logs besides serving: retention, flushing what has rolled,
-//! expiry of producers. All of it in the background queue, one partition at a time, with
-//! a yield when the budget of 500 µs is spent.
+//! moving recovery points, expiry of producers. All of it in the background queue, one
+//! partition at a time, with a yield when the budget of 500 µs is spent.
 
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::messages::PartitionCheckpoint;
 use super::partition::Wakes;
-use super::{Shard, flush, replicas};
+use super::{Shard, flush, pace, replicas};
 use crate::base::TopicIdPartition;
 use crate::io::{Queue, local};
 
@@ -45,16 +45,15 @@ pub fn start(shard: &Rc<Shard>) {
         FLUSH_INTERVAL,
         async move |shard: &Rc<Shard>| flush::look_after(shard, ids(shard), &in_flight).await,
     );
+    let look = pace::LOOK_INTERVAL;
+    every(shard, look, look, async |shard: &Rc<Shard>| {
+        pace::look(shard, ids(shard)).await;
+    });
 }
 
 /// Where every partition of this core stands.
-pub fn checkpoints(shard: &Shard) -> Vec<PartitionCheckpoint> {
-    shard
-        .partitions
-        .borrow()
-        .values()
-        .map(|partition| replicas::checkpoint(&partition.borrow()))
-        .collect()
+pub async fn checkpoints(shard: &Rc<Shard>) -> Vec<PartitionCheckpoint> {
+    pace::checkpoints(shard, ids(shard)).await
 }
 
 fn every(

@@ -21,7 +21,8 @@ pub mod load;
 pub mod messages;
 pub mod metrics;
 pub mod operation;
-pub mod partition;
+pub mod pace;
+mod partition;
 pub mod pipeline;
 pub mod processor;
 pub mod produce;
@@ -527,7 +528,11 @@ fn on_request(shard: &Rc<Shard>, request: ShardRequest, slot: ReplySlot<ShardRep
             slot.reply(ShardReply::Done);
         }
         ShardRequest::Checkpoints => {
-            slot.reply(ShardReply::Checkpoints(background::checkpoints(shard)));
+            let shard = shard.clone();
+            shard.rt.clone().spawn(Queue::Background, async move {
+                let checkpoints = background::checkpoints(&shard).await;
+                slot.reply(ShardReply::Checkpoints(checkpoints));
+            });
         }
         ShardRequest::Snapshot => {
             slot.reply(ShardReply::Snapshot(Box::new(metrics::snapshot(shard))));

@@ -467,10 +467,12 @@ impl Partition {
         &mut self.log
     }
 
-    /// Whether `flush.messages` or `flush.ms` ask for a sync of everything.
+    /// Whether `flush.messages` or `flush.ms` ask for a sync of everything, or the recovery
+    /// point waits for one.
     pub fn is_flush_due(&self, now: Nanos) -> bool {
         let flush_ms = u64::try_from(self.config.flush_ms).unwrap_or(0);
         self.log.is_flush_due()
+            || self.log.is_checkpoint_prepared()
             || (self.log.unflushed() > 0
                 && now.saturating_since(self.last_flush) >= Duration::from_millis(flush_ms))
     }

@@ -123,7 +123,7 @@ pub fn checkpoint(partition: &Partition) -> PartitionCheckpoint {
         topic: partition.topic().clone(),
         partition: partition.id().partition,
         directory: partition.directory(),
-        recovery_point: log.recovery_point(),
+        recovery_point: log.recovery_checkpoint(),
         high_watermark: partition.high_watermark(),
         log_start_offset: log.log_start_checkpoint(),
     }

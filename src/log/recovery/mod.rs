@@ -6,8 +6,10 @@
 //!    compaction: they take the place of the segments that they cover.
 //! 2. Indexes without a `.log` go. A segment whose indexes are missing or can't be right
 //!    is recovered: read from its start, batches checked, indexes built anew.
-//! 3. Without the clean marker, so are the segment that holds the recovery point and all
-//!    later ones. At the first batch that isn't whole and valid the segment is cut, and
+//! 3. Without the clean marker, so are the segment that holds the recovery point (from
+//!    there on, if its indexes and a snapshot of the producers tell of what lies before:
+//!    [`super::protection`] says why they can be believed) and all later ones. At the first
+//!    batch that isn't whole and valid the segment is cut, and
 //!    later segments are deleted.
 //! 4. Epochs are cut to the log's bounds; epochs found while recovering are added. Should
 //!    the epochs' file be missing or damaged after an unclean stop, all segments are
@@ -16,40 +18,43 @@
 //!
 //! A clean marker without any snapshot means that there were no producers, as in Kafka.
 
+mod batches;
+mod leftovers;
+mod producers;
+
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::append::parse_marker;
-use super::batch_header::{BatchHeader, HeaderError};
+use self::batches::recover_batches;
+use self::producers::Rebuild;
 use super::checkpoint::Durability;
 use super::config::{LogConfig, OpenParams};
 use super::error::LogError;
 use super::leader_epoch::LeaderEpochCache;
 use super::log::{Log, Unsynced, draw_jitter};
 use super::names;
-use super::offset_index::relative_offset;
 use super::partition_metadata;
 use super::producer_snapshot::{SnapshotError, Snapshots};
 use super::producer_state::ProducerStates;
-use super::scan::{BatchScan, HeaderScan};
+use super::protection::Protection;
 use super::segment::Segment;
 use super::tail_cache::TailPool;
-use crate::base::{LeaderEpoch, Millis, Offset, Rng, Uuid};
+use crate::base::{Millis, Offset, Rng, Uuid};
 use crate::io::Budget;
-use crate::io::disk::{Disk, File, OpenMode};
-use crate::record::BatchView;
+use crate::io::disk::{Disk, OpenMode};
 
 /// What opening a log came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RecoveryReport {
-    /// Segments that were read from start to end.
+    /// Segments that were read to their end, from the start or the recovery point.
     pub recovered_segments: usize,
+    /// Bytes of them that were read and checked.
+    pub read_bytes: u64,
     /// Bytes cut off because they were no whole and valid batch.
     pub truncated_bytes: u64,
     /// Segments deleted because one before them had to be cut, or the log starts beyond.
@@ -118,6 +123,7 @@ impl Log {
             log_start_offset: loaded.log_start_offset,
             log_end_offset: loaded.log_end_offset,
             recovery_point: loaded.recovery_point,
+            protection: Protection::new(loaded.recovery_point, loaded.report.read_bytes),
             epochs: loaded.epochs,
             producers: loaded.producers,
             snapshots: loaded.snapshots,
@@ -308,39 +314,7 @@ impl<'a> Loader<'a> {
     /// Step 1.
     fn remove_leftovers(&mut self) -> Result<(), LogError> {
         let (disk, dir) = (self.disk, self.dir);
-        let clean_up = || -> io::Result<bool> {
-            let files = |suffix: &str| -> io::Result<Vec<String>> {
-                let files = disk.read_dir(dir)?.into_iter();
-                let files = files.filter(|file| !file.is_dir && file.name.ends_with(suffix));
-                Ok(files.map(|file| file.name).collect())
-            };
-            let mut changed = false;
-            for name in files(names::DELETED)? {
-                if !name.ends_with(names::CHECKPOINT_DELETED) {
-                    disk.remove_file(&dir.join(name))?;
-                    changed = true;
-                }
-            }
-            let cleaned = files(names::CLEANED)?;
-            // Swaps that stand behind unfinished output belong to the same, unfinished work.
-            let bases = cleaned
-                .iter()
-                .filter_map(|name| names::parse_file_name(name));
-            let unfinished = bases.map(|(offset, _)| offset).min();
-            for name in files(names::SWAP)? {
-                let base = names::parse_file_name(&name).map(|(offset, _)| offset);
-                if unfinished.is_some_and(|limit| base.is_some_and(|base| base >= limit)) {
-                    disk.remove_file(&dir.join(name))?;
-                    changed = true;
-                }
-            }
-            for name in cleaned {
-                disk.remove_file(&dir.join(name))?;
-                changed = true;
-            }
-            Ok(finish_swaps(disk, dir, &files(names::SWAP)?)? || changed)
-        };
-        let changed = clean_up().map_err(LogError::io("cleaning up", dir))?;
+        let changed = leftovers::remove(disk, dir).map_err(LogError::io("cleaning up", dir))?;
         self.unsynced.names |= changed;
         // A finished swap may have taken a snapshot away.
         self.snapshots = Snapshots::list(disk, dir).map_err(LogError::io("listing", dir))?;
@@ -419,9 +393,97 @@ impl<'a> Loader<'a> {
         Ok(())
     }
 
-    /// Reads a segment from its start: checks batches, builds indexes, takes epochs and
-    /// producers in. Returns the bytes that were cut off its end.
+    /// Reads a segment from its start, or from the recovery point if that lies in it: checks
+    /// batches, builds indexes, takes epochs and producers in. Returns the bytes that were
+    /// cut off its end.
     async fn recover_segment(&mut self, index: usize) -> Result<u64, LogError> {
+        let base_offset = self.segments[index].base_offset();
+        let resumed = self.resume_in(index)?;
+        let (bytes, mut producers) = match resumed {
+            Some(resumed) => resumed,
+            None => {
+                let producers = self.producers_at_start_of(index).await?;
+                (self.segments[index].reset(self.disk)?, producers)
+            }
+        };
+        let segment = &mut self.segments[index];
+        let recovered = recover_batches(
+            self.disk,
+            segment,
+            bytes,
+            self.config.index_interval_bytes,
+            &mut self.epochs,
+            &mut producers,
+            self.pace,
+        )
+        .await?;
+        self.epochs_changed |= recovered.epochs_changed;
+        if let Some(reason) = &recovered.reason {
+            tracing::warn!(
+                dir = %self.dir.display(),
+                offset = base_offset.0,
+                position = segment.size(),
+                bytes = recovered.truncated_bytes,
+                %reason,
+                "cut off invalid end of segment"
+            );
+        }
+        self.unsynced.others.extend(segment.seal(self.disk)?);
+        self.unsynced.names = true;
+        self.report.recovered_segments += 1;
+        self.report.read_bytes += recovered.read_bytes;
+        self.report.truncated_bytes += recovered.truncated_bytes;
+        let taken = self
+            .snapshots
+            .take(self.disk, &producers, Durability::WithNextFlush)
+            .map_err(LogError::io("writing producer snapshot of", self.dir))?;
+        self.unsynced.others.extend(taken);
+        self.producers = Some(producers);
+        Ok(recovered.truncated_bytes)
+    }
+
+    /// If recovery can begin in the midst of a segment, rewinds it to there; returns the
+    /// bytes in its file, and the producers as of the recovery point, which the batches at
+    /// and after it are to be added to.
+    fn resume_in(&mut self, index: usize) -> Result<Option<(u64, ProducerStates)>, LogError> {
+        let base_offset = self.segments[index].base_offset();
+        let next = self.segments.get(index + 1).map(Segment::base_offset);
+        let start = base_offset.max(self.params.log_start_offset);
+        let resume_at = self.snapshots.at_or_below(self.recovery_point);
+        let Some(resume_at) = resume_at.filter(|offset| *offset > start) else {
+            return Ok(None);
+        };
+        let was_sane = self.segments[index].is_sane(self.disk)?;
+        if next.is_some_and(|next| resume_at >= next) || !was_sane || self.producers.is_some() {
+            return Ok(None);
+        }
+        let mut producers = ProducerStates::default();
+        match self.snapshots.read(self.disk, resume_at) {
+            Ok(entries) => {
+                for (producer_id, entry) in entries {
+                    producers.load(producer_id, entry);
+                }
+            }
+            Err(SnapshotError::Corrupt(_)) => return Ok(None),
+            Err(SnapshotError::Io(error)) => {
+                return Err(LogError::io("reading producer snapshot of", self.dir)(
+                    error,
+                ));
+            }
+        }
+        let Some(bytes) = self.segments[index].rewind_to(self.disk, resume_at)? else {
+            return Ok(None);
+        };
+        producers.remove_expired(self.now_ms, self.params.producer_id_expiration_ms);
+        producers.set_end_offset(resume_at);
+        self.snapshots
+            .retain(self.disk, |offset| offset <= resume_at)
+            .map_err(LogError::io("removing snapshots of", self.dir))?;
+        self.snapshots.set_last(resume_at);
+        Ok(Some((bytes, producers)))
+    }
+
+    async fn producers_at_start_of(&mut self, index: usize) -> Result<ProducerStates, LogError> {
         let base_offset = self.segments[index].base_offset();
         let mut producers = match self.producers.take() {
             // Of what lies below the log's start nothing is carried on.
@@ -444,38 +506,7 @@ impl<'a> Loader<'a> {
             }
         };
         producers.set_end_offset(base_offset);
-        let segment = &mut self.segments[index];
-        let recovered = recover_batches(
-            self.disk,
-            segment,
-            self.config.index_interval_bytes,
-            &mut self.epochs,
-            &mut producers,
-            self.pace,
-        )
-        .await?;
-        self.epochs_changed |= recovered.epochs_changed;
-        if let Some(reason) = &recovered.reason {
-            tracing::warn!(
-                dir = %self.dir.display(),
-                offset = base_offset.0,
-                position = segment.size(),
-                bytes = recovered.truncated_bytes,
-                %reason,
-                "cut off invalid end of segment"
-            );
-        }
-        self.unsynced.others.extend(segment.seal(self.disk)?);
-        self.unsynced.names = true;
-        self.report.recovered_segments += 1;
-        self.report.truncated_bytes += recovered.truncated_bytes;
-        let taken = self
-            .snapshots
-            .take(self.disk, &producers, Durability::WithNextFlush)
-            .map_err(LogError::io("writing producer snapshot of", self.dir))?;
-        self.unsynced.others.extend(taken);
-        self.producers = Some(producers);
-        Ok(recovered.truncated_bytes)
+        Ok(producers)
     }
 
     /// Has all segments from `index` on deleted.
@@ -572,7 +603,7 @@ impl<'a> Loader<'a> {
     ) -> Result<ProducerStates, LogError> {
         let bases: Vec<Offset> = self.segments.iter().map(Segment::base_offset).collect();
         self.snapshots
-            .remove_stray(self.disk, &bases)
+            .remove_stray(self.disk, &bases, self.params.recovery_point)
             .map_err(LogError::io("removing snapshots of", self.dir))?;
         if let Some(mut recovered) = self.producers.take()
             && recovered.end_offset() == log_end_offset
@@ -638,259 +669,5 @@ impl<'a> Loader<'a> {
         rebuild
             .run(&self.segments, end_offset, true, producers)
             .await
-    }
-}
-
-/// Puts complete swap files in the place of what they cover. True when there were any.
-fn finish_swaps(disk: &dyn Disk, dir: &Path, swaps: &[String]) -> io::Result<bool> {
-    let mut covered: Option<(Offset, Offset)> = None;
-    for name in swaps {
-        let original = name.strip_suffix(names::SWAP).unwrap_or(name);
-        let Some((base, names::LOG)) = names::parse_file_name(original) else {
-            continue;
-        };
-        let file = disk.open(&dir.join(name), OpenMode::Read)?;
-        let mut scan = HeaderScan::new(&*file, 0, file.len()?);
-        let mut end = base;
-        while let Some(located) = scan.next_valid()? {
-            end = located.header.next_offset();
-        }
-        let (first, last) = covered.unwrap_or((base, end));
-        covered = Some((first.min(base), last.max(end)));
-    }
-    if let Some((first, end)) = covered {
-        for entry in disk.read_dir(dir)? {
-            let Some((base, suffix)) = names::parse_file_name(&entry.name) else {
-                continue;
-            };
-            let is_swap = suffix.ends_with(names::SWAP);
-            if !entry.is_dir && !is_swap && first <= base && base < end {
-                tracing::info!(dir = %dir.display(), name = entry.name, "removing compacted file");
-                disk.remove_file(&dir.join(entry.name))?;
-            }
-        }
-    }
-    for name in swaps {
-        if let Some(original) = name.strip_suffix(names::SWAP) {
-            disk.rename(&dir.join(name), &dir.join(original))?;
-        }
-    }
-    Ok(!swaps.is_empty())
-}
-
-struct Recovered {
-    truncated_bytes: u64,
-    reason: Option<String>,
-    epochs_changed: bool,
-}
-
-async fn recover_batches(
-    disk: &dyn Disk,
-    segment: &mut Segment,
-    index_interval_bytes: u32,
-    epochs: &mut LeaderEpochCache,
-    producers: &mut ProducerStates,
-    pace: Pace<'_>,
-) -> Result<Recovered, LogError> {
-    let bytes = segment.reset(disk)?;
-    let path = segment.path().to_owned();
-    let file = segment.file().clone();
-    let mut scan = BatchScan::new(&*file, 0, bytes);
-    let mut next_offset = segment.base_offset();
-    let mut epochs_changed = false;
-    let mut last_epoch = LeaderEpoch(0);
-    let reason = loop {
-        let position = scan.position();
-        let (header, batch) = match scan.next().map_err(LogError::io("recovering", &path))? {
-            None => break None,
-            Some(Ok((located, batch))) => (located.header, batch),
-            Some(Err(source @ HeaderError::OldMagic(_))) => {
-                let is_old = is_old_message(&*file, position, bytes);
-                if is_old.map_err(LogError::io("recovering", &path))? {
-                    // Cutting it off would destroy what a conversion could still read.
-                    return Err(LogError::OldFormat {
-                        path,
-                        position,
-                        source,
-                    });
-                }
-                break Some(source.to_string());
-            }
-            Some(Err(error)) => break Some(error.to_string()),
-        };
-        if let Some(reason) = find_fault(&header, batch, segment.base_offset(), next_offset) {
-            break Some(reason.to_owned());
-        }
-        segment.index(disk, &header, index_interval_bytes)?;
-        next_offset = header.next_offset();
-        if header.leader_epoch >= last_epoch {
-            last_epoch = header.leader_epoch;
-            epochs_changed |= epochs.reconcile(last_epoch, header.base_offset);
-        }
-        let marker = header.is_control().then(|| parse_marker(batch)).flatten();
-        if let Some(aborted) = producers.update(&header, marker) {
-            segment
-                .txn_index
-                .append(disk, &aborted)
-                .map_err(LogError::io("indexing transactions of", &path))?;
-        }
-        pace.breathe().await;
-    };
-    let truncated_bytes = bytes - u64::from(segment.size());
-    segment.end_recovery(truncated_bytes > 0)?;
-    Ok(Recovered {
-        truncated_bytes,
-        reason,
-        epochs_changed,
-    })
-}
-
-/// Whether a valid message of format 0 or 1 stands there, rather than a torn batch:
-/// their CRC-32 covers what follows it, from the magic on.
-fn is_old_message(file: &dyn File, position: u64, end: u64) -> io::Result<bool> {
-    let mut head = [0; 16];
-    file.read_exact_at(&mut head, position)?;
-    let [.., l0, l1, l2, l3, c0, c1, c2, c3] = head;
-    let length = u64::from(u32::from_be_bytes([l0, l1, l2, l3]));
-    if length < 4 || position + 12 + length > end {
-        return Ok(false);
-    }
-    let mut message = vec![0; length as usize - 4];
-    file.read_exact_at(&mut message, position + 16)?;
-    Ok(crc_fast::crc32_iso_hdlc(&message) == u32::from_be_bytes([c0, c1, c2, c3]))
-}
-
-fn find_fault(
-    header: &BatchHeader,
-    batch: &[u8],
-    base_offset: Offset,
-    next_offset: Offset,
-) -> Option<&'static str> {
-    if header.base_offset < next_offset {
-        return Some("offsets don't grow");
-    }
-    if relative_offset(header.last_offset(), base_offset).is_none() {
-        return Some("offset is too far from the segment's start");
-    }
-    match BatchView::parse(batch) {
-        Ok(view) if view.verify_crc() => None,
-        Ok(_) => Some("CRC doesn't match"),
-        Err(_) => Some("batch is malformed"),
-    }
-}
-
-/// Brings producers to an offset, from the latest snapshot and the batches after it.
-struct Rebuild<'a> {
-    disk: &'a dyn Disk,
-    dir: &'a Path,
-    log_start_offset: Offset,
-    now_ms: Millis,
-    expiration_ms: Millis,
-    pace: Pace<'a>,
-    snapshots: &'a mut Snapshots,
-    unsynced: &'a mut Vec<Arc<dyn File>>,
-}
-
-impl Rebuild<'_> {
-    /// `segments` reach to `end_offset`. If `may_have_producers` is false the batches
-    /// needn't be read.
-    async fn run(
-        &mut self,
-        segments: &VecDeque<Segment>,
-        end_offset: Offset,
-        may_have_producers: bool,
-        producers: &mut ProducerStates,
-    ) -> Result<(), LogError> {
-        let start = self.log_start_offset;
-        self.snapshots
-            .retain(self.disk, |offset| offset <= end_offset && offset > start)
-            .map_err(LogError::io("removing snapshots of", self.dir))?;
-        producers.clear(start.min(end_offset));
-        self.load_latest(producers)?;
-        if may_have_producers {
-            let from = producers.end_offset();
-            let first = segments.partition_point(|s| s.base_offset() <= from);
-            for (index, segment) in segments.iter().enumerate().skip(first.saturating_sub(1)) {
-                // The last two segments' starts are where a truncation may begin again.
-                if index + 2 >= segments.len() && segment.base_offset() > producers.end_offset() {
-                    producers.set_end_offset(segment.base_offset());
-                    self.take(producers)?;
-                }
-                self.replay(segment, end_offset, producers).await?;
-            }
-        }
-        producers.set_end_offset(end_offset);
-        self.take(producers)
-    }
-
-    fn load_latest(&mut self, producers: &mut ProducerStates) -> Result<(), LogError> {
-        while let Some(offset) = self.snapshots.latest() {
-            let entries = match self.snapshots.read(self.disk, offset) {
-                Ok(entries) => entries,
-                Err(SnapshotError::Io(error)) => {
-                    return Err(LogError::io("reading producer snapshot of", self.dir)(
-                        error,
-                    ));
-                }
-                Err(error @ SnapshotError::Corrupt(_)) => {
-                    let dir = self.dir.display();
-                    tracing::warn!(%dir, offset = offset.0, %error, "removing producer snapshot");
-                    self.snapshots
-                        .remove(self.disk, offset)
-                        .map_err(LogError::io("removing a snapshot of", self.dir))?;
-                    continue;
-                }
-            };
-            for (producer_id, entry) in entries {
-                producers.load(producer_id, entry);
-            }
-            producers.remove_expired(self.now_ms, self.expiration_ms);
-            producers.set_end_offset(offset);
-            self.snapshots.set_last(offset);
-            return Ok(());
-        }
-        self.snapshots.set_last(self.log_start_offset);
-        Ok(())
-    }
-
-    /// Takes in the batches of a segment between the producers' end and `end_offset`.
-    async fn replay(
-        &self,
-        segment: &Segment,
-        end_offset: Offset,
-        producers: &mut ProducerStates,
-    ) -> Result<(), LogError> {
-        let Some(located) = segment.locate(self.disk, producers.end_offset())? else {
-            return Ok(());
-        };
-        // `located` lies within the segment, so its position fits.
-        let mut scan = segment.headers_from(located.position as u32);
-        let reading = LogError::io("reading producers of", segment.path());
-        let mut next = || scan.next_valid();
-        loop {
-            let located = match next() {
-                Ok(Some(located)) => located,
-                Ok(None) => return Ok(()),
-                Err(error) => return Err(reading(error)),
-            };
-            if located.header.base_offset >= end_offset {
-                return Ok(());
-            }
-            let marker = match located.header.is_control() {
-                true => parse_marker(&segment.read_batch(&located)?),
-                false => None,
-            };
-            producers.update(&located.header, marker);
-            self.pace.breathe().await;
-        }
-    }
-
-    fn take(&mut self, producers: &ProducerStates) -> Result<(), LogError> {
-        let taken = self
-            .snapshots
-            .take(self.disk, producers, Durability::WithNextFlush)
-            .map_err(LogError::io("writing producer snapshot of", self.dir))?;
-        self.unsynced.extend(taken);
-        Ok(())
     }
 }
