@@ -1,4 +1,4 @@
-# Brings what the tests need and the build doesn't: kcat, a JDK and Maven (apt), Python clients (a venv),
+# Brings what the tests need and the build doesn't: kcat, shellcheck, a JDK and Maven (apt), Python clients (a venv),
 # Apache Kafka's jars (Maven). Sourced by scripts/test, and by scripts/compare-kafka for the jars. Everything
 # lands in $STATE and is made once; a stamp holds the checksum of the file that it was made from.
 
@@ -74,7 +74,7 @@ setup_kafka() {
 
 setup() {
     mkdir -p "$STATE"
-    setup_packages cc python3 javac mvn kcat setpriv || return
+    setup_packages cc python3 javac mvn kcat setpriv shellcheck || return
     once venv tests/e2e/requirements.txt make_venv || return
     once kafka-jars tests/java/pom.xml make_jars || return
     once java-classes tests/java/ToolRunner.java make_java_classes || return
