@@ -23,7 +23,9 @@
 #
 # With OTTLA_TUNING_ROOT everything is read and written below that directory, and commands are those
 # in its bin/: the tests' machine. State is one file for each tuner in OTTLA_TUNING_STATE, by default
-# /var/lib/ottla/tuning: lines of kind, target and value, split by tabs.
+# /var/lib/ottla/tuning: lines of kind, target and value, split by tabs, after the id of the boot in
+# which they were written. Another boot has restored all but files by itself, and may have given
+# interrupts and devices other numbers: then only files are still recorded.
 set -uo pipefail
 
 HERE=$(cd "${BASH_SOURCE[0]%/*}" && pwd)
@@ -215,7 +217,7 @@ plan_nics() {
 # What is mounted where --dir is: MOUNT, MOUNT_KIND, MOUNT_OPTIONS and MOUNT_DEVICE (major:minor).
 # The innermost mount counts; of equals the last hides the others.
 plan_mount() {
-    local device at options rest dir words longest=-1
+    local device at prefix options rest dir words longest=-1
     MOUNT='' MOUNT_KIND='' MOUNT_OPTIONS='' MOUNT_DEVICE='' MOUNT_SOURCE=
     [ -n "$DIR" ] || for dir in /var/lib/ottla "$PWD"; do [ -d "$ROOT$dir" ] && DIR=$dir && break; done
     DIR=${DIR:-/}
@@ -225,8 +227,8 @@ plan_mount() {
     while read -r _ _ device _ at options rest; do
         # A space in a path is written as \040.
         at=${at//\\040/ }
-        case ${dir%/}/ in "${at%/}"/*) ;; *) continue ;; esac
-        [ ${#at} -ge "$longest" ] || continue
+        prefix=${at%/}/
+        [[ ${dir%/}/ == "$prefix"* && ${#at} -ge $longest ]] || continue
         longest=${#at} MOUNT=$at MOUNT_OPTIONS=$options MOUNT_DEVICE=$device
         read -ra words <<<"${rest#*- }"
         MOUNT_KIND=${words[0]:-} MOUNT_SOURCE=${words[1]:-}
@@ -236,10 +238,11 @@ plan_mount() {
     [ -n "$MOUNT" ]
 }
 
-# The disk below --dir, as its directory in /sys/block, in DISK.
-plan_disk() {
+# The disks below --dir as directories in /sys/block, in DISKS: the one that the mount is on first, and
+# for a volume of several those that it is made of.
+plan_disks() {
     local at part number
-    DISK=
+    DISKS=()
     if ! plan_mount; then
         # As in a chroot, whose own mount isn't told; the device's number is.
         WHY="no mount is known for $DIR"
@@ -247,16 +250,22 @@ plan_disk() {
         MOUNT_DEVICE=$((number >> 8 & 0xfff)):$((number & 0xff | number >> 12 & 0xfff00))
     fi
     for part in "/sys/dev/block/$MOUNT_DEVICE" "/sys/class/block/${MOUNT_SOURCE##*/}"; do
-        exists "$part" || continue
-        at=$(realpath "$ROOT$part")
-        # A partition's queue is its disk's.
-        [ -d "$at/queue" ] || at=${at%/*}
-        [ -d "$at/queue" ] || continue
-        DISK=/sys/block/${at##*/}
-        exists "$DISK/queue" && return 0
+        [ ${#DISKS[@]} -gt 0 ] || add_disk "$ROOT$part"
     done
     WHY="$DIR is on ${MOUNT_KIND:-a file system}, which has no block device here"
-    return 1
+    [ ${#DISKS[@]} -gt 0 ] || return 1
+    each "${DISKS[0]}/slaves/*" && for part in "${FOUND[@]}"; do add_disk "$ROOT$part"; done
+    return 0
+}
+
+# A partition's queue is its disk's.
+add_disk() {
+    local at
+    [ -e "$1" ] || return 0
+    at=$(realpath "$1")
+    [ -d "$at/queue" ] || at=${at%/*}
+    at=/sys/block/${at##*/}
+    if exists "$at/queue" && ! has_word "${DISKS[*]-}" "$at"; then DISKS+=("$at"); fi
 }
 
 # ---- Kinds: read_KIND and write_KIND ---------------------------------------------------------
@@ -321,7 +330,14 @@ read_atime() {
     for VALUE in noatime relatime; do has_word "${MOUNT_OPTIONS//,/ }" $VALUE && return; done
     VALUE=strictatime
 }
-write_atime() { tool mount -o "remount,$2" "$1"; }
+# Of options that exclude each other mount keeps both, and the kernel then takes noatime.
+write_atime() {
+    case $2 in
+        noatime) tool mount -o remount,noatime "$1" ;;
+        relatime) tool mount -o remount,atime,relatime "$1" ;;
+        *) tool mount -o remount,atime,norelatime,strictatime "$1" ;;
+    esac
+}
 
 read_discard() {
     mount_options "$1" || return
@@ -331,17 +347,23 @@ read_discard() {
 }
 write_discard() { tool mount -o "remount,$2" "$1"; }
 
-# PID/TID
+# PID/TID/NAME: a number alone could be another thread's by now.
 read_task() {
-    local name rest
-    exists "/proc/${1%/*}/task/${1#*/}/status" || { WHY="thread ${1#*/} has ended" && return 1; }
+    local name rest process thread expected at
+    IFS=/ read -r process thread expected <<<"$1"
+    at=/proc/$process/task/$thread
+    WHY="thread $thread has ended"
+    line_of "$at/comm" && [ "$VALUE" = "$expected" ] && [ -e "$ROOT$at/status" ] || return 1
     VALUE=
     while IFS=$'\t' read -r name rest; do
         [ "$name" = Cpus_allowed_list: ] && VALUE=$rest
-    done <"$ROOT/proc/${1%/*}/task/${1#*/}/status" 2>/dev/null
-    [ -n "$VALUE" ] || { WHY="thread ${1#*/} has ended" && return 1; }
+    done <"$ROOT$at/status" 2>/dev/null
+    [ -n "$VALUE" ]
 }
-write_task() { tool taskset -p -c "$2" "${1#*/}"; }
+write_task() {
+    local thread=${1#*/}
+    tool taskset -p -c "$2" "${thread%%/*}"
+}
 
 # A value without what doesn't matter, in VALUE.
 canon() {
@@ -387,9 +409,19 @@ ORDER=()
 # A last line that isn't whole was written before nothing: the change comes after it.
 load_state() {
     local kind target value
-    RECORDED=() ORDER=()
-    [ -e "$STATE/$TUNER" ] || return 0
+    RECORDED=() ORDER=() STALE=0
+    line_of /proc/sys/kernel/random/boot_id
+    BOOT_ID=$VALUE
+    [ -f "$STATE/$TUNER" ] || return 0
     while IFS=$'\t' read -r kind target value; do
+        case $kind:$STALE in
+            boot:*)
+                [ "$target" = "$BOOT_ID" ] || STALE=1
+                continue
+                ;;
+            text:1 | grub:1) ;;
+            *:1) continue ;;
+        esac
         RECORDED["$kind"$'\t'"$target"]=$value
         ORDER+=("$kind"$'\t'"$target")
     done <"$STATE/$TUNER"
@@ -397,10 +429,13 @@ load_state() {
 
 # record KIND TARGET VALUE: only the first time.
 record() {
-    local key=$1$'\t'$2
+    local key=$1$'\t'$2 lines=
     [ -n "${RECORDED[$key]+x}" ] && return 0
-    printf '%s\t%s\n' "$key" "$3" >>"$STATE/$TUNER" ||
-        die "what is there can't be recorded in $STATE, so nothing is changed"
+    [ -e "$STATE/$TUNER" ] || lines=boot$'\t'$BOOT_ID$'\t'$'\n'
+    if ! { printf '%s%s\t%s\n' "$lines" "$key" "$3" >>"$STATE/$TUNER"; } 2>/dev/null; then
+        WHY="what is there can't be recorded in $STATE"
+        return 1
+    fi
     RECORDED[$key]=$3
     ORDER+=("$key")
 }
@@ -411,8 +446,10 @@ keep_recorded() {
     if [ $# -eq 0 ]; then
         rm -f "$STATE/$TUNER"
     else
-        for key in "$@"; do printf '%s\t%s\n' "$key" "${RECORDED[$key]}"; done >"$STATE/$TUNER.new" &&
-            mv "$STATE/$TUNER.new" "$STATE/$TUNER"
+        {
+            printf 'boot\t%s\t\n' "$BOOT_ID"
+            for key in "$@"; do printf '%s\t%s\n' "$key" "${RECORDED[$key]}"; done
+        } >"$STATE/.$TUNER.new" && mv "$STATE/.$TUNER.new" "$STATE/$TUNER"
     fi
     load_state
 }
@@ -430,6 +467,13 @@ begin_change() {
     mkdir -p "$STATE" || die "the state directory $STATE can't be made"
     exec {LOCK}>"$STATE/.lock" || die "$STATE/.lock can't be opened"
     command -v flock >/dev/null && flock "$LOCK"
+    return 0
+}
+
+open_state() {
+    begin_change
+    load_state
+    [ "$STALE:$DRY_RUN" != 1:0 ] || keep_recorded "${ORDER[@]}"
 }
 
 # ---- Telling ---------------------------------------------------------------------------------
@@ -497,8 +541,7 @@ check() {
 
 apply() {
     local i failed=0
-    begin_change
-    load_state
+    open_state
     restore_unwanted || failed=1
     for i in "${!R_KIND[@]}"; do
         row_differs "$i" || continue
@@ -524,8 +567,8 @@ apply() {
 # Records, writes, reads back. Nothing stays recorded for what didn't change after all.
 apply_row() {
     local kind=${R_KIND[$1]} target=${R_TARGET[$1]} with=${R_WITH[$1]} why=
-    if [ -n "$with" ] && read_file "$with"; then record file "$with" "$VALUE"; fi
-    record "$kind" "$target" "$NOW"
+    if [ -n "$with" ] && read_file "$with"; then record file "$with" "$VALUE" || return 1; fi
+    record "$kind" "$target" "$NOW" || return 1
     "write_$kind" "$target" "${R_WANTED[$1]}" || why=$WHY
     if "read_$kind" "$target"; then
         local after=$VALUE
@@ -605,8 +648,7 @@ has_key() {
 
 revert() {
     local status=0
-    begin_change
-    load_state
+    open_state
     [ ${#ORDER[@]} -eq 0 ] && tell ok "nothing was changed"
     restore "${ORDER[@]}" || status=1
     flush_told

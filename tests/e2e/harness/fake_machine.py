@@ -18,18 +18,20 @@ SCRIPTS = ("check", "apply", "revert")
 # Stand-ins for commands. Each gets the machine's root as its own parent directory.
 COMMANDS = {
     "mount": """
-        # mount -o remount,OPTION DIRECTORY
-        option, directory = sys.argv[2].split(",")[1], sys.argv[3]
+        # mount -o remount,OPTION,... DIRECTORY: adds to what there is; of contradicting ones noatime wins.
+        wanted, directory = sys.argv[2].split(",")[1:], sys.argv[3]
+        undone = {"atime": "noatime", "norelatime": "relatime", "nodiscard": "discard"}
         lines = (root / "proc/self/mountinfo").read_text().splitlines()
         for number, line in enumerate(lines):
             words = line.split(" ")
             if words[4] == directory:
-                options = [o for o in words[5].split(",") if o not in ("noatime", "relatime") or "discard" in option]
-                if "discard" in option:
-                    options = [o for o in options if o != "discard"]
-                if option not in ("nodiscard", "strictatime"):
-                    options.append(option)
-                words[5] = ",".join(options)
+                options = words[5].split(",")
+                for option in wanted:
+                    options = [o for o in options if o != undone.get(option)]
+                    options += [option] if option in ("noatime", "relatime", "discard") else []
+                if "noatime" in options:
+                    options = [o for o in options if o != "relatime"]
+                words[5] = ",".join(dict.fromkeys(options))
                 lines[number] = " ".join(words)
         (root / "proc/self/mountinfo").write_text("\\n".join(lines) + "\\n")
     """,
@@ -98,6 +100,7 @@ class Machine:
         self.build_disk(every)
         for workqueue in ("", "writeback/"):
             self.put(f"sys/devices/virtual/workqueue/{workqueue}cpumask", mask(*every))
+        self.put("proc/sys/kernel/random/boot_id", "1111-2222")
         self.put("proc/cmdline", "BOOT_IMAGE=/vmlinuz ro quiet")
         self.put("proc/meminfo", "MemTotal:       65536000 kB\nMemFree:        1 kB")
         self.put("proc/77/comm", "ottla")
