@@ -27,6 +27,7 @@
 # which they were written. Another boot has restored all but files by itself, and may have given
 # interrupts and devices other numbers: then only files are still recorded.
 set -uo pipefail
+shopt -s extglob
 
 HERE=$(cd "${BASH_SOURCE[0]%/*}" && pwd)
 ROOT=${OTTLA_TUNING_ROOT:-}
@@ -39,6 +40,8 @@ NICS=${OTTLA_TUNING_NIC:-}
 DIR=${OTTLA_TUNING_DIR:-}
 DRY_RUN=0
 STRICT=0
+# Whether what needs a reboot is meant, too.
+BOOT=1
 SYSCTL=0
 
 CPU=/sys/devices/system/cpu
@@ -271,8 +274,8 @@ add_disk() {
 # ---- Kinds: read_KIND and write_KIND ---------------------------------------------------------
 
 read_file() {
-    exists "$1" || { WHY="there is no $1" && return 1; }
-    line_of "$1" || [ -r "$ROOT$1" ] || { WHY="$1 can't be read" && return 1; }
+    exists "$1" || { WHY="it is not there" && return 1; }
+    line_of "$1" || [ -r "$ROOT$1" ] || { WHY="it can't be read" && return 1; }
 }
 
 write_file() {
@@ -292,7 +295,7 @@ write_choice() { write_file "$@"; }
 read_mask() {
     read_file "$1" || return
     # A device with a single queue has the file and refuses to be asked.
-    [ -n "$VALUE" ] || { WHY="$1 can't be read" && return 1; }
+    [ -n "$VALUE" ] || { WHY="it can't be read" && return 1; }
 }
 write_mask() { write_file "$@"; }
 
@@ -300,7 +303,7 @@ write_mask() { write_file "$@"; }
 read_text() {
     VALUE=absent
     exists "$1" || return 0
-    VALUE=base64:$(base64 -w0 "$ROOT$1") || { WHY="$1 can't be read" && return 1; }
+    VALUE=base64:$(base64 -w0 "$ROOT$1") || { WHY="it can't be read" && return 1; }
 }
 
 write_text() {
@@ -619,6 +622,11 @@ restore() {
     [ "$DRY_RUN" -eq 1 ] || failed=("${differing[@]}")
     for key in "${keys[@]}"; do
         kind=${key%%$'\t'*} target=$(label_of "${key#*$'\t'}")
+        # Those that differ only in a number are told as one.
+        target=${target/cpu\/cpu+([0-9])\//cpu/cpu*/}
+        target=${target/queues\/rx-+([0-9])/queues/rx-*}
+        target=${target/queues\/tx-+([0-9])/queues/tx-*}
+        target=${target/proc\/irq\/+([0-9])/proc/irq/*}
         if [ "${done_with[$key]:-}" = gone ]; then
             tell gone "$target: ${why[$key]}"
         elif has_key "$key" "${failed[@]}"; then

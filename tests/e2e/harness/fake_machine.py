@@ -13,7 +13,7 @@ from pathlib import Path
 from .paths import ROOT
 
 TUNING = ROOT / "tuning"
-SCRIPTS = ("check", "apply", "revert")
+SCRIPTS = ("check", "apply", "revert", "turn")
 
 # Stand-ins for commands. Each gets the machine's root as its own parent directory.
 COMMANDS = {
