@@ -71,6 +71,8 @@ want_with() { row file "$1" "$3" "$(label_of "$1")" exact "$2"; }
 want_choice() { row choice "$1" "$2" "${3:-$(label_of "$1")}"; }
 # Not possible here, for all or some of what the tuner is about.
 absent() { row absent "" "" "$1"; }
+# Nothing to do, for a reason that no row tells.
+fine() { row fine "" "" "$1"; }
 # The profile has no opinion.
 left() { row left "" "" "$1"; }
 
@@ -509,6 +511,7 @@ row_differs() {
     case $kind in
         absent) tell "not available here" "$label" && return 1 ;;
         left) tell "left as it is" "$label" && return 1 ;;
+        fine) tell ok "$label" && return 1 ;;
     esac
     if ! "read_$kind" "${R_TARGET[$1]}"; then
         tell "not available here" "$label: $WHY"
@@ -583,6 +586,9 @@ apply_row() {
     return 1
 }
 
+# Whether what isn't there any more stays recorded.
+KEEP_GONE=0
+
 # Of what an earlier `apply` recorded, that which this profile doesn't ask for.
 restore_unwanted() {
     local i key unwanted=()
@@ -592,21 +598,23 @@ restore_unwanted() {
         wanted["file"$'\t'"${R_WITH[$i]}"]=1
     done
     for key in "${ORDER[@]}"; do [ -n "${wanted[$key]+x}" ] || unwanted+=("$key"); done
+    # A CPU that is off, or a device, may come back as it was changed.
+    KEEP_GONE=1
     restore "${unwanted[@]}"
 }
 
 # Writes what was recorded under the keys until everything is as it was: one setting can stand in
 # another's way, or change it, whatever the order.
 restore() {
-    local keys=("$@") i key kind target differing=() failed=()
-    declare -A from=() why=() done_with=()
+    local keys=("$@") i key kind target differing=() kept=()
+    declare -A from=() why=() gone=() failed=() mine=()
     [ $# -eq 0 ] && return 0
     for _ in 1 2 3 4; do
         differing=()
         for ((i = ${#keys[@]} - 1; i >= 0; i--)); do
             key=${keys[i]} kind=${keys[i]%%$'\t'*} target=${keys[i]#*$'\t'}
             if ! "read_$kind" "$target"; then
-                done_with[$key]=gone why[$key]=$WHY
+                gone[$key]=1 why[$key]=$WHY
                 continue
             fi
             [ -n "${from[$key]+x}" ] || from[$key]=$VALUE
@@ -619,17 +627,18 @@ restore() {
         done
         if [ ${#differing[@]} -eq 0 ] || [ "$DRY_RUN" -eq 1 ]; then break; fi
     done
-    [ "$DRY_RUN" -eq 1 ] || failed=("${differing[@]}")
+    [ "$DRY_RUN" -eq 1 ] || for key in "${differing[@]}"; do failed[$key]=1; done
     for key in "${keys[@]}"; do
+        mine[$key]=1
         kind=${key%%$'\t'*} target=$(label_of "${key#*$'\t'}")
         # Those that differ only in a number are told as one.
         target=${target/cpu\/cpu+([0-9])\//cpu/cpu*/}
         target=${target/queues\/rx-+([0-9])/queues/rx-*}
         target=${target/queues\/tx-+([0-9])/queues/tx-*}
         target=${target/proc\/irq\/+([0-9])/proc/irq/*}
-        if [ "${done_with[$key]:-}" = gone ]; then
+        if [ -n "${gone[$key]+x}" ]; then
             tell gone "$target: ${why[$key]}"
-        elif has_key "$key" "${failed[@]}"; then
+        elif [ -n "${failed[$key]+x}" ]; then
             tell FAILED "$target: $(shown "$kind" "${from[$key]}") → $(shown "$kind" "${RECORDED[$key]}"): ${why[$key]}"
         elif same "$kind" "${from[$key]}" "${RECORDED[$key]}"; then
             tell ok "$target: $(shown "$kind" "${from[$key]}")"
@@ -639,9 +648,12 @@ restore() {
         fi
     done
     [ "$DRY_RUN" -eq 1 ] && return 0
-    local kept=()
     for key in "${ORDER[@]}"; do
-        if ! has_key "$key" "${keys[@]}" || has_key "$key" "${failed[@]}"; then kept+=("$key"); fi
+        if [ -z "${mine[$key]+x}" ] || [ -n "${failed[$key]+x}" ]; then
+            kept+=("$key")
+        elif [ -n "${gone[$key]+x}" ] && [ "$KEEP_GONE" -eq 1 ] && [[ $key != task* ]]; then
+            kept+=("$key")
+        fi
     done
     keep_recorded "${kept[@]}"
     [ ${#failed[@]} -eq 0 ]
@@ -747,6 +759,11 @@ every_tuner() {
         i=$((i + 1))
     done
     known_profile
+    # A mistake is told once, not by each tuner.
+    if [ "$action" != revert ]; then
+        [ -z "$CPUS" ] || plan_cpus
+        [ -z "$NICS" ] || plan_nics
+    fi
     [ "$action" = apply ] || BOOT=1
     # What was applied and isn't in this profile is put back first.
     tuners_of
@@ -755,13 +772,19 @@ every_tuner() {
         has_key "$name" "${all[@]}" || die "there is no tuner $name: ${all[*]}" 2
     done
     case $action in
-        revert) for name in "${all[@]}"; do chosen=("$name" "${chosen[@]}"); done ;;
+        revert)
+            # CPUs that were switched off come back first, so that their settings can be restored.
+            for name in "${all[@]:1}"; do chosen=("$name" "${chosen[@]}"); done
+            chosen=("${all[0]}" "${chosen[@]}")
+            ;;
         *) tuners_of "$PROFILE" && chosen=("${TUNERS[@]}") ;;
     esac
     if [ -n "$only" ]; then
         # A tuner that is named is meant, a reboot or not.
         local named=()
-        for name in "${all[@]}"; do has_word "${only//,/ }" "$name" && named+=("$name"); done
+        for name in "${chosen[@]}" "${all[@]}"; do
+            if has_word "${only//,/ }" "$name" && ! has_key "$name" "${named[@]}"; then named+=("$name"); fi
+        done
         chosen=("${named[@]}")
     fi
     if [ "$action" != check ] && [ "$DRY_RUN" -eq 0 ] && [ -z "$ROOT" ] && [ "$(id -u)" -ne 0 ]; then

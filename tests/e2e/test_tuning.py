@@ -307,6 +307,40 @@ def test_without_a_drop_in_folder_the_parameters_are_told(machine):
     assert not machine.recorded()
 
 
+def test_parameters_that_were_set_by_hand_are_fine(machine):
+    machine.put("proc/cmdline", "ro isolcpus=managed_irq,domain,1-3,5-7 nohz_full=1-3,5-7 rcu_nocbs=1-3,5-7 irqaffinity=0,4")
+    assert statuses(machine.run("isolation", "apply")) == ["ok"] and not machine.recorded()
+    # What the kernel isolates are the event loops' CPUs.
+    machine.put("sys/devices/system/cpu/isolated", "6-7")
+    told, = machine.run("isolation", "check")
+    assert told.startswith("would change") and "irqaffinity=0-5" in told
+
+
+def test_settings_of_cpus_that_were_switched_off_are_restored(machine):
+    before = machine.settings()
+    machine.run("cpu-frequency", "apply")
+    machine.run("smt", "apply")
+    # As the kernel does.
+    cpus = machine.root / "sys/devices/system/cpu"
+    machine.put("sys/devices/system/cpu/online", "0-3")
+    for cpu in range(4, 8):
+        (cpus / f"cpu{cpu}/cpufreq").rename(cpus / f"cpu{cpu}/off")
+    told = machine.run("apply", "throughput", "--only", "cpu-frequency")
+    assert lines_of(told, "gone"), told
+    machine.put("sys/devices/system/cpu/online", "0-7")
+    for cpu in range(4, 8):
+        (cpus / f"cpu{cpu}/off").rename(cpus / f"cpu{cpu}/cpufreq")
+    told = machine.run("revert")
+    assert "smt" in told[0] and machine.settings() == before and not machine.recorded()
+
+
+def test_a_mistake_is_told_once(machine):
+    for option, value in (("--cpus", "two"), ("--cpus", "3-1"), ("--cpus", "64"), ("--nic", "eth7")):
+        for script in ("check", "apply"):
+            assert machine.run(script, option, value, status=2) == []
+            assert machine.complaints.startswith(f"{script}: {option}: ") and machine.complaints.count("\n") == 1
+
+
 def test_tuners_can_be_chosen_and_left_out(machine):
     machine.run("apply", "--only", "swap,clock")
     assert set(machine.recorded()) == {"swap", "clock"}
