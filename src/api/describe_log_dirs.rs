@@ -1,14 +1,17 @@
 //! DescribeLogDirs: the log directories, the partitions in each, and the space left.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::rc::Rc;
 
 use super::scatter::{Target, scatter};
 use crate::base::{ErrorCode, Uuid};
+use crate::config::DynamicConfig;
 use crate::metadata::MetadataImage;
 use crate::security::{CLUSTER_NAME, Operation, RequestContext, ResourceType};
 use crate::shard::Shard;
 use crate::shard::messages::{LogSummary, PartitionCall, PartitionReply};
+use crate::shard::replicas::broker_layers;
 use crate::wire::messages::DescribeLogDirsRequest;
 use crate::wire::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResponse, DescribeLogDirsResult, DescribeLogDirsTopic,
@@ -52,15 +55,28 @@ pub async fn handle(
                 .push(partition(*index, &summary));
         }
     }
-    let results = shard
-        .node()
-        .directories
+    let dynamic = DynamicConfig::effective(&broker_layers(&shard, &image));
+    let mut paths = shard.node().config.log_dirs.clone();
+    paths.dedup();
+    let results = paths
         .iter()
-        .map(|directory| {
+        .map(|path| {
+            let mut online = shard.node().directories.iter();
+            let directory = online.find(|d| d.log_dir.path() == path).filter(|found| {
+                // Failed meanwhile, or at the start.
+                !shard.directories().is_offline(found.id)
+            });
+            let Some(directory) = directory else {
+                return DescribeLogDirsResult {
+                    error_code: ErrorCode::KAFKA_STORAGE_ERROR.0,
+                    log_dir: shown(path),
+                    ..Default::default()
+                };
+            };
             let space = shard.rt().disk().space(directory.log_dir.path());
             DescribeLogDirsResult {
                 error_code: ErrorCode::NONE.0,
-                log_dir: directory.log_dir.path().display().to_string(),
+                log_dir: shown(path),
                 topics: found
                     .remove(&directory.id)
                     .unwrap_or_default()
@@ -74,7 +90,7 @@ pub async fn handle(
                     .as_ref()
                     .map_or(-1, |space| saturate(space.total_bytes)),
                 usable_bytes: space.map_or(-1, |space| saturate(space.usable_bytes)),
-                is_cordoned: false,
+                is_cordoned: dynamic.is_cordoned(path),
             }
         })
         .collect();
@@ -82,6 +98,12 @@ pub async fn handle(
         results,
         ..Default::default()
     }
+}
+
+/// As an absolute path, as Kafka does.
+fn shown(path: &Path) -> String {
+    let absolute = std::path::absolute(path);
+    absolute.as_deref().unwrap_or(path).display().to_string()
 }
 
 /// The partitions asked for, or (null) every local one.

@@ -214,12 +214,19 @@ fn leader_error(image: &MetadataImage, partition: &PartitionImage, listener: &st
     }
 }
 
-/// Replicas on brokers that are fenced, unknown or not on this listener.
+/// Replicas on brokers that are fenced, unknown or not on this listener, or in a log directory
+/// that is offline.
 pub fn offline(image: &MetadataImage, partition: &PartitionImage, listener: &str) -> Vec<i32> {
     partition
         .replicas
         .iter()
-        .filter(|id| endpoint::find(image, **id, listener).is_none())
+        .filter(|id| {
+            let broker = image.cluster.broker(**id);
+            let is_online = broker
+                .zip(partition.directory_of(**id))
+                .is_some_and(|(broker, directory)| broker.may_be_online(directory));
+            !is_online || endpoint::find(image, **id, listener).is_none()
+        })
         .map(|id| id.0)
         .collect()
 }

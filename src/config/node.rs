@@ -4,7 +4,7 @@
 //! What can change while running is read through [`super::Layers`] instead
 //! ([`DynamicConfig`], [`super::TopicConfig`]).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::BrokerId;
@@ -216,6 +216,8 @@ pub struct DynamicConfig {
     pub max_connection_creation_rate: i32,
     pub producer_id_expiration_ms: i32,
     pub durability: Durability,
+    /// Paths of `log.dirs`, or `*`.
+    pub cordoned_log_dirs: Vec<String>,
 }
 
 impl NodeConfig {
@@ -321,6 +323,12 @@ impl DynamicConfig {
         DynamicConfig::read(&Reader::new(*layers))
     }
 
+    /// Whether a log directory takes no new partitions (KIP-1066).
+    pub fn is_cordoned(&self, log_dir: &Path) -> bool {
+        let mut named = self.cordoned_log_dirs.iter();
+        named.any(|name| name == "*" || Path::new(name) == log_dir)
+    }
+
     pub(super) fn read(r: &Reader<'_>) -> DynamicConfig {
         DynamicConfig {
             max_connections: r.int("max.connections"),
@@ -330,6 +338,7 @@ impl DynamicConfig {
             producer_id_expiration_ms: r.int("producer.id.expiration.ms"),
             durability: Durability::parse(&r.text("ottla.durability"))
                 .expect("the table's check allows these names"),
+            cordoned_log_dirs: r.list("cordoned.log.dirs"),
         }
     }
 }

@@ -22,6 +22,8 @@ pub(super) enum Cause {
     Removed(BrokerId),
     /// The broker can lead again, though the state still shows it fenced.
     Added(BrokerId),
+    /// A replica is in another directory.
+    Moved,
 }
 
 impl Controller {
@@ -29,7 +31,7 @@ impl Controller {
     pub(super) fn update_leaders(&self, cause: Cause, records: &mut Vec<MetadataRecord>) {
         self.update_leaders_of(cause, records, |partition| match cause {
             Cause::Removed(broker) => partition.isr.contains(&broker),
-            Cause::Added(_) => !partition.has_leader(),
+            Cause::Added(_) | Cause::Moved => !partition.has_leader(),
         });
     }
 
@@ -70,7 +72,7 @@ impl Controller {
             .any(|topic| topic.partitions().any(|(_, p)| p.leader == broker))
     }
 
-    fn partition_change(
+    pub(super) fn partition_change(
         &self,
         topic_id: Uuid,
         index: PartitionIndex,
@@ -144,7 +146,7 @@ impl Controller {
                 .is_some_and(|broker| is_unknown || broker.is_directory_online(directory))
     }
 
-    fn is_unclean_allowed(&self, topic: &TopicImage) -> bool {
+    pub(super) fn is_unclean_allowed(&self, topic: &TopicImage) -> bool {
         static EMPTY: ConfigEntries = ConfigEntries::new();
         let entries = self
             .image

@@ -41,6 +41,7 @@ mod manual_assignment;
 pub mod placement;
 mod producer_ids;
 mod registration;
+mod replica_dirs;
 mod request;
 pub mod topic_name;
 
@@ -172,6 +173,9 @@ impl Controller {
             Q::RegisterBroker { request, .. } => erase(self.decide_register_broker(turn, request)),
             Q::BrokerHeartbeat { request, .. } => {
                 erase(self.decide_broker_heartbeat(turn, request))
+            }
+            Q::AssignReplicasToDirs { request, .. } => {
+                erase(self.decide_assign_replicas_to_dirs(request))
             }
             Q::RegisterController { request, .. } => {
                 erase(self.decide_register_controller(request))

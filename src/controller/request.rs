@@ -57,6 +57,7 @@ controller_requests! {
     RegisterBroker: BrokerRegistrationRequest => BrokerRegistrationResponse,
     BrokerHeartbeat: BrokerHeartbeatRequest => BrokerHeartbeatResponse,
     RegisterController: ControllerRegistrationRequest => ControllerRegistrationResponse,
+    AssignReplicasToDirs: AssignReplicasToDirsRequest => AssignReplicasToDirsResponse,
 }
 
 impl ControllerRequest {
@@ -161,6 +162,11 @@ impl ControllerRequest {
             }
             .into(),
             Self::BrokerHeartbeat { .. } => BrokerHeartbeatResponse {
+                error_code: code,
+                ..Default::default()
+            }
+            .into(),
+            Self::AssignReplicasToDirs { .. } => AssignReplicasToDirsResponse {
                 error_code: code,
                 ..Default::default()
             }

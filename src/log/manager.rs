@@ -12,8 +12,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::checkpoint::{self, CheckpointError, Offsets};
+use super::checkpoint::{self, CheckpointError, Durability, Offsets};
 use super::clean_shutdown::{self, CleanShutdown};
+use super::error::is_out_of_space;
 use super::meta_properties::{MetaProperties, MetaPropertiesError};
 use super::names::{self, DirKind, DirName};
 use super::partition_metadata;
@@ -21,6 +22,8 @@ use crate::base::{PartitionIndex, Rng, Uuid};
 use crate::io::disk::{Disk, File};
 
 const LOCK: &str = ".lock";
+/// Written to find out whether the directory can be.
+const WRITE_CHECK: &str = ".ottla-write-check";
 /// The one directory that may stand among the partitions' (tiered storage's).
 const REMOTE_INDEX_CACHE: &str = "remote-log-index-cache";
 
@@ -46,6 +49,18 @@ pub enum LogDirError {
     },
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+}
+
+impl LogDirError {
+    /// Whether the disk has failed: not for want of space, and not by what is on it.
+    pub fn is_failure(&self) -> bool {
+        match self {
+            Self::Io { source, .. } | Self::Checkpoint(CheckpointError::Io { source, .. }) => {
+                !is_out_of_space(source)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// A partition's directory.
@@ -177,6 +192,16 @@ impl LogDir {
         self.path.join(names::live_dir_name(topic, partition))
     }
 
+    /// Whether a file can be written and synced here; a lack of space is not told.
+    pub fn check_writable(&self, disk: &dyn Disk) -> Result<(), LogDirError> {
+        let path = self.path.join(WRITE_CHECK);
+        let written = checkpoint::replace_file(disk, &path, b"ok", Durability::Now);
+        match written.and_then(|_| disk.remove_file(&path)) {
+            Err(error) if !is_out_of_space(&error) => Err(self.io_error(error)),
+            _ => Ok(()),
+        }
+    }
+
     /// Renames a partition's directory to a `-delete` or `-stray` one, which nobody takes
     /// for the partition any more; returns the new path. The log in it has been dropped,
     /// or won't be written to again.
@@ -234,7 +259,6 @@ mod tests {
     use super::*;
     use crate::base::{BrokerId, Offset};
     use crate::io::disk::RealDisk;
-    use crate::log::checkpoint::Durability;
 
     #[test]
     fn a_directory_has_one_owner_and_an_identity() {

@@ -203,6 +203,14 @@ impl BrokerImage {
         self.directories.contains(&directory)
     }
 
+    /// Whether a replica in that directory can be used, as far as is known: one that the
+    /// broker hasn't assigned yet can, as in Kafka (`DirectoryId.isOnline`).
+    pub fn may_be_online(&self, directory: Uuid) -> bool {
+        [directory_id::MIGRATING, directory_id::UNASSIGNED].contains(&directory)
+            || self.directories.is_empty()
+            || self.is_directory_online(directory)
+    }
+
     /// Whether every one of its directories is cordoned, so that it takes no new replicas.
     pub fn is_cordoned(&self) -> bool {
         self.cordoned.as_ref().is_some_and(|cordoned| {

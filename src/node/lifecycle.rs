@@ -2,6 +2,7 @@
 //! listeners, unfence; write checkpoints while running; at the end close every core's logs
 //! and leave the directories as Kafka wants to find them (storage digest, section 5).
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use super::StartError;
 use super::controller::{self, ControllerHandle};
+use super::directories::Directories;
 use super::listeners::BoundListener;
 use super::metrics;
 use super::publisher::Publisher;
@@ -54,11 +56,18 @@ pub async fn run(rt: Rt, seed: PortSeed<ShardRequest, ShardReply>, life: Life) {
         started,
     } = life;
     let port = seed.attach(&rt);
+    let directories = Rc::new(Directories::new(
+        rt.clone(),
+        node.clone(),
+        port.clone(),
+        &storage,
+    ));
     let publisher = Rc::new(Publisher::new(
         rt.clone(),
         port.clone(),
         node.clone(),
         storage.clone(),
+        directories.clone(),
     ));
     let config = settings::controller(&node, &storage, &listeners);
     let rules = Arc::new(TableRules {
@@ -69,9 +78,22 @@ pub async fn run(rt: Rt, seed: PortSeed<ShardRequest, ShardReply>, life: Life) {
         Ok(handle) => {
             rt.spawn(
                 Queue::Request,
-                serve(rt.clone(), port.clone(), handle.clone()),
+                serve(
+                    rt.clone(),
+                    port.clone(),
+                    handle.clone(),
+                    directories.clone(),
+                ),
             );
-            match join(&rt, &node, &port, &handle, &listeners, &storage).await {
+            rt.spawn(Queue::Request, directories.clone().report(handle.clone()));
+            let joining = Joining {
+                rt: &rt,
+                node: &node,
+                port: &port,
+                handle: &handle,
+                directories: &directories,
+            };
+            match join(&joining, &listeners, &storage).await {
                 Ok(metrics) => Ok((handle, metrics)),
                 Err(error) => {
                     handle.stop().await;
@@ -85,12 +107,19 @@ pub async fn run(rt: Rt, seed: PortSeed<ShardRequest, ShardReply>, life: Life) {
         Ok((handle, metrics)) => {
             // The main thread waits for exactly this message.
             let _ = started.send(Ok(metrics));
-            let running = checkpoint_until_stopped(&rt, &node, &port, &storage);
-            match local::either(running, handle.failed()).await {
-                Either::First(()) => leave(&rt, &node, &port, &handle, &storage).await,
-                Either::Second(error) => {
-                    // Without a clean marker: the next start recovers.
+            let running = checkpoint_until_stopped(&rt, &node, &port, &storage, &directories);
+            let failing = local::either(handle.failed(), directories.failed());
+            // Whatever failed, it ends without a clean marker: the next start recovers.
+            match local::either(running, failing).await {
+                Either::First(()) => {
+                    leave(&rt, &node, &port, &handle, &storage, &directories).await;
+                }
+                Either::Second(Either::First(error)) => {
                     tracing::error!(%error, "the metadata log failed: this node ends");
+                    std::process::exit(1);
+                }
+                Either::Second(Either::Second(why)) => {
+                    tracing::error!("{why}: this node ends");
                     std::process::exit(1);
                 }
             }
@@ -103,12 +132,19 @@ pub async fn run(rt: Rt, seed: PortSeed<ShardRequest, ShardReply>, life: Life) {
 }
 
 /// Serves what the data cores ask of the controller.
-async fn serve(rt: Rt, port: MeshPort, handle: ControllerHandle) {
+async fn serve(rt: Rt, port: MeshPort, handle: ControllerHandle, directories: Rc<Directories>) {
     loop {
         let (_, request, slot) = port.next_request().await;
-        let ShardRequest::Controller(request) = request else {
+        let request = match request {
+            ShardRequest::Controller(request) => request,
+            ShardRequest::DirectoryFailed(failed) => {
+                let (directory, error) = *failed;
+                directories.fail(directory, &error);
+                slot.reply(ShardReply::Done);
+                continue;
+            }
             // Nothing else is addressed to this core; the caller sees it gone.
-            continue;
+            _ => continue,
         };
         let handle = handle.clone();
         rt.spawn(Queue::Request, async move {
@@ -118,15 +154,24 @@ async fn serve(rt: Rt, port: MeshPort, handle: ControllerHandle) {
     }
 }
 
+/// What a broker joins its cluster with.
+struct Joining<'a> {
+    rt: &'a Rt,
+    node: &'a Arc<Node>,
+    port: &'a MeshPort,
+    handle: &'a ControllerHandle,
+    directories: &'a Directories,
+}
+
 /// From the first image to an unfenced broker. Returns where the node's numbers are.
-async fn join(
-    rt: &Rt,
-    node: &Arc<Node>,
-    port: &MeshPort,
-    handle: &ControllerHandle,
-    listeners: &[BoundListener],
-    storage: &Storage,
-) -> Started {
+async fn join(joining: &Joining<'_>, listeners: &[BoundListener], storage: &Storage) -> Started {
+    let Joining {
+        rt,
+        node,
+        port,
+        handle,
+        directories,
+    } = *joining;
     let incarnation = Uuid::random(&mut rt.rng());
     let request = settings::registration(node, storage, listeners, incarnation);
     let call = ControllerRequest::RegisterBroker {
@@ -150,6 +195,7 @@ async fn join(
         }
     };
     node.broker_epoch.store(epoch, Ordering::Release);
+    directories.on_registered();
     let specs: Vec<ListenerSpec> = listeners
         .iter()
         .map(|listener| ListenerSpec {
@@ -166,14 +212,19 @@ async fn join(
         }
     }
     let metrics = metrics::start(rt, node, port).await?;
-    heartbeat(node, handle, false).await;
+    heartbeat(node, handle, directories, false).await;
     Ok(metrics)
 }
 
 /// Unfences the broker, or asks for leave to stop. Returns whether it may stop.
-async fn heartbeat(node: &Node, handle: &ControllerHandle, want_shut_down: bool) -> bool {
+async fn heartbeat(
+    node: &Node,
+    handle: &ControllerHandle,
+    directories: &Directories,
+    want_shut_down: bool,
+) -> bool {
     let epoch = node.broker_epoch.load(Ordering::Acquire);
-    let request = settings::heartbeat(node, epoch, want_shut_down);
+    let request = settings::heartbeat(node, epoch, want_shut_down, directories);
     let call = ControllerRequest::BrokerHeartbeat {
         ctx: RequestContext::internal(),
         request,
@@ -197,7 +248,13 @@ async fn heartbeat(node: &Node, handle: &ControllerHandle, want_shut_down: bool)
 /// Writes the high watermarks, and less often recovery points and log starts, until the
 /// node is asked to stop. Recovery points that have moved are written at once, so that a
 /// start after a kill reads little.
-async fn checkpoint_until_stopped(rt: &Rt, node: &Node, port: &MeshPort, storage: &Storage) {
+async fn checkpoint_until_stopped(
+    rt: &Rt,
+    node: &Node,
+    port: &MeshPort,
+    storage: &Storage,
+    directories: &Directories,
+) {
     let log = &node.config.log;
     let short = millis(log.replica_high_watermark_checkpoint_interval_ms);
     let long = millis(i64::from(log.log_flush_offset_checkpoint_interval_ms));
@@ -208,7 +265,7 @@ async fn checkpoint_until_stopped(rt: &Rt, node: &Node, port: &MeshPort, storage
         if let Either::First(()) = local::either(rt.stopping(), rt.sleep(look)).await {
             return;
         }
-        let checkpoints = collect(node, port, || ShardRequest::Checkpoints).await;
+        let checkpoints = collect(node, port).await;
         let points: Vec<Offset> = checkpoints.iter().map(|c| c.recovery_point).collect();
         let all = points != last_points || rt.now() - last_long >= long;
         if !all && rt.now() - last_short < short {
@@ -219,7 +276,12 @@ async fn checkpoint_until_stopped(rt: &Rt, node: &Node, port: &MeshPort, storage
             last_long = rt.now();
             last_points = points;
         }
-        storage.write_checkpoints(&*rt.disk(), &checkpoints, all);
+        let offline = directories.offline();
+        for (directory, error) in
+            storage.write_checkpoints(&*rt.disk(), &checkpoints, all, &offline)
+        {
+            directories.fail(directory, &error.to_string());
+        }
     }
 }
 
@@ -230,38 +292,64 @@ async fn leave(
     port: &MeshPort,
     handle: &ControllerHandle,
     storage: &Storage,
+    directories: &Directories,
 ) {
     // The first moves leaderships away, a later one grants.
     for _ in 0..SHUT_DOWN_HEARTBEATS_MAX {
-        if heartbeat(node, handle, true).await {
+        if heartbeat(node, handle, directories, true).await {
             break;
         }
     }
-    let checkpoints = close_logs(node, port).await;
-    storage.write_checkpoints(&*rt.disk(), &checkpoints, true);
+    let (checkpoints, mut unclean) = close_logs(node, port).await;
+    unclean.extend(directories.offline());
+    let failed = storage.write_checkpoints(&*rt.disk(), &checkpoints, true, &unclean);
+    for (directory, error) in failed {
+        tracing::error!(%error, "checkpoints not written: the next start recovers");
+        unclean.insert(directory);
+    }
     handle.stop().await;
-    storage.mark_clean(&*rt.disk(), node.broker_epoch.load(Ordering::Acquire));
+    let epoch = node.broker_epoch.load(Ordering::Acquire);
+    storage.mark_clean(&*rt.disk(), epoch, &unclean);
 }
 
-async fn close_logs(node: &Node, port: &MeshPort) -> Vec<PartitionCheckpoint> {
-    collect(node, port, || ShardRequest::CloseLogs).await
-}
-
-async fn collect(
-    node: &Node,
-    port: &MeshPort,
-    request: impl Fn() -> ShardRequest,
-) -> Vec<PartitionCheckpoint> {
-    let calls: Vec<_> = (0..node.cores)
-        .map(|core| port.call(CoreId(core), request()))
-        .collect();
+/// Also gives the directories in which a log couldn't be closed.
+async fn close_logs(node: &Node, port: &MeshPort) -> (Vec<PartitionCheckpoint>, BTreeSet<Uuid>) {
     let mut checkpoints = Vec::new();
-    for call in calls {
-        if let Ok(ShardReply::Checkpoints(mut part)) = call.await {
+    let mut unclean = BTreeSet::new();
+    for reply in ask_all(node, port, || ShardRequest::CloseLogs).await {
+        if let ShardReply::Closed(closed) = reply {
+            let (mut part, failed) = *closed;
+            checkpoints.append(&mut part);
+            unclean.extend(failed);
+        }
+    }
+    (checkpoints, unclean)
+}
+
+async fn collect(node: &Node, port: &MeshPort) -> Vec<PartitionCheckpoint> {
+    let mut checkpoints = Vec::new();
+    for reply in ask_all(node, port, || ShardRequest::Checkpoints).await {
+        if let ShardReply::Checkpoints(mut part) = reply {
             checkpoints.append(&mut part);
         }
     }
     checkpoints
+}
+
+/// The replies of all data cores that are there.
+async fn ask_all(
+    node: &Node,
+    port: &MeshPort,
+    request: impl Fn() -> ShardRequest,
+) -> Vec<ShardReply> {
+    let calls: Vec<_> = (0..node.cores)
+        .map(|core| port.call(CoreId(core), request()))
+        .collect();
+    let mut replies = Vec::new();
+    for call in calls {
+        replies.extend(call.await);
+    }
+    replies
 }
 
 fn millis(ms: i64) -> Duration {

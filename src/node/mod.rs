@@ -8,6 +8,7 @@
 
 pub mod controller;
 pub mod cores;
+pub mod directories;
 pub mod doctor;
 pub mod error;
 pub mod format;

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::controller::Publish;
+use super::directories::Directories;
 use super::storage::Storage;
 use crate::base::{BrokerId, CoreId, PartitionIndex, TopicIdPartition};
 use crate::io::Rt;
@@ -22,6 +23,7 @@ pub struct Publisher {
     port: Port<ShardRequest, ShardReply>,
     node: Arc<Node>,
     storage: Storage,
+    directories: Rc<Directories>,
     state: RefCell<State>,
 }
 
@@ -47,6 +49,7 @@ impl Publisher {
         port: Port<ShardRequest, ShardReply>,
         node: Arc<Node>,
         storage: Storage,
+        directories: Rc<Directories>,
     ) -> Publisher {
         Publisher {
             state: RefCell::new(State {
@@ -57,21 +60,30 @@ impl Publisher {
             port,
             node,
             storage,
+            directories,
         }
     }
 }
 
 impl Publish for Rc<Publisher> {
     async fn publish(&self, image: Arc<MetadataImage>, changes: Arc<ImageChanges>) {
-        if std::mem::replace(&mut self.state.borrow_mut().first, false) {
-            self.storage.set_strays_aside(
+        let is_first = std::mem::replace(&mut self.state.borrow_mut().first, false);
+        if is_first {
+            let held = self.storage.set_strays_aside(
                 &*self.rt.disk(),
                 &image,
                 self.node.id,
                 &mut self.rt.rng(),
             );
+            self.directories.load(held);
         }
-        let placement = self.state.borrow_mut().owners.place(&changes, self.node.id);
+        let placement = {
+            let owners = &mut self.state.borrow_mut().owners;
+            owners.place(&changes, self.node.id);
+            let places = &mut Arc::make_mut(&mut owners.placement).directories;
+            self.directories.place(&image, &changes, is_first, places);
+            owners.placement.clone()
+        };
         let published = Arc::new(Published {
             image,
             changes,
@@ -101,7 +113,7 @@ impl Owners {
     }
 
     /// Takes over what changed for this broker.
-    fn place(&mut self, changes: &ImageChanges, me: BrokerId) -> Arc<Placement> {
+    fn place(&mut self, changes: &ImageChanges, me: BrokerId) {
         let local = changes.local_replicas(me);
         let key = |topic: &TopicImage, index: PartitionIndex| TopicIdPartition {
             topic_id: topic.id,
@@ -113,7 +125,6 @@ impl Owners {
         for replica in local.leaders.iter().chain(&local.followers) {
             self.settle(key(&replica.topic, replica.index));
         }
-        self.placement.clone()
     }
 
     /// A replica is gone.

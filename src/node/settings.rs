@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::controller::ControllerConfig;
+use super::directories::Directories;
 use super::listeners::BoundListener;
 use super::storage::Storage;
 use crate::base::Uuid;
@@ -167,7 +168,12 @@ pub fn registration(
 }
 
 /// Unfences the broker, or asks for leave to stop.
-pub fn heartbeat(node: &Node, epoch: i64, want_shut_down: bool) -> BrokerHeartbeatRequest {
+pub fn heartbeat(
+    node: &Node,
+    epoch: i64,
+    want_shut_down: bool,
+    directories: &Directories,
+) -> BrokerHeartbeatRequest {
     BrokerHeartbeatRequest {
         broker_id: node.id.0,
         broker_epoch: epoch,
@@ -175,7 +181,8 @@ pub fn heartbeat(node: &Node, epoch: i64, want_shut_down: bool) -> BrokerHeartbe
         current_metadata_offset: epoch,
         want_fence: false,
         want_shut_down,
-        cordoned_log_dirs: Some(Vec::new()),
+        offline_log_dirs: directories.offline().into_iter().collect(),
+        cordoned_log_dirs: Some(directories.cordoned()),
         ..Default::default()
     }
 }

@@ -5,16 +5,17 @@
 //!
 //! Invariant: all directories name the same cluster and node, and each has its own id.
 
-use std::path::Path;
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::StartError;
 use super::format::{self, Format};
-use crate::base::{BrokerId, Millis, Rng, Uuid};
+use crate::base::{BrokerId, Millis, Rng, TopicIdPartition, Uuid};
 use crate::config::NodeConfig;
 use crate::io::disk::Disk;
 use crate::log::checkpoint::Offsets;
-use crate::log::manager::{self, Checkpoint, LogDir};
+use crate::log::manager::{self, Checkpoint, LogDir, LogDirError};
 use crate::log::meta_properties::MetaProperties;
 use crate::log::names::DirKind;
 use crate::metadata::MetadataImage;
@@ -31,6 +32,8 @@ pub struct Storage {
     pub metadata: Directory,
     /// Epoch of the registration that the last clean stop ended; -1 after an unclean one.
     pub previous_broker_epoch: i64,
+    /// One of `log.dirs` couldn't be used, and is left out.
+    pub is_one_missing: bool,
     /// This start formatted the directories.
     pub formatted: bool,
 }
@@ -46,10 +49,9 @@ pub fn open(
     if !paths.contains(&config.metadata_log_dir) {
         paths.push(config.metadata_log_dir.clone());
     }
-    let log_dirs = paths
-        .iter()
-        .map(|path| LogDir::open(disk, path).map_err(StartError::from))
-        .collect::<Result<Vec<_>, _>>()?;
+    let configured = paths.len();
+    let log_dirs = lock_usable(disk, config, &paths)?;
+    let is_one_missing = log_dirs.len() < configured;
     let formatted = format_if_new(disk, config, &log_dirs, now_ms, rng)?;
     let mut identity: Option<MetaProperties> = None;
     let mut directories = Vec::new();
@@ -76,26 +78,33 @@ pub fn open(
         .expect("it was opened with the others")
         .clone();
     directories.retain(|d| config.log_dirs.iter().any(|path| path == d.log_dir.path()));
-    let same = clean_epochs.iter().all(|epoch| *epoch == clean_epochs[0]);
+    let same = !is_one_missing && clean_epochs.iter().all(|epoch| *epoch == clean_epochs[0]);
     Ok(Storage {
         cluster_id: identity.cluster_id,
         node_id: identity.node_id,
         directories,
         metadata,
         previous_broker_epoch: if same { clean_epochs[0] } else { -1 },
+        is_one_missing,
         formatted,
     })
 }
 
 impl Storage {
-    /// Writes the high watermarks; with `all`, recovery points and log starts too.
+    /// Writes the high watermarks; with `all`, recovery points and log starts too. Returns
+    /// the directories that failed at it; `offline` ones are left alone.
     pub fn write_checkpoints(
         &self,
         disk: &dyn Disk,
         partitions: &[PartitionCheckpoint],
         all: bool,
-    ) {
+        offline: &BTreeSet<Uuid>,
+    ) -> Vec<(Uuid, LogDirError)> {
+        let mut failed = Vec::new();
         for directory in &self.directories {
+            if offline.contains(&directory.id) {
+                continue;
+            }
             let here = partitions.iter().filter(|p| p.directory == directory.id);
             let mut high_watermarks = Offsets::new();
             let mut recovery_points = Offsets::new();
@@ -114,16 +123,24 @@ impl Storage {
                 files.push((Checkpoint::LogStartOffset, log_starts));
             }
             for (which, offsets) in files {
-                if let Err(error) = directory.log_dir.write_checkpoint(disk, which, &offsets) {
-                    tracing::error!(%error, ?which, "checkpoint not written");
+                match directory.log_dir.write_checkpoint(disk, which, &offsets) {
+                    Ok(()) => {}
+                    Err(error) if error.is_failure() => {
+                        failed.push((directory.id, error));
+                        break;
+                    }
+                    Err(error) => tracing::warn!(%error, ?which, "checkpoint not written"),
                 }
             }
         }
+        failed
     }
 
-    /// Everything is closed and synced: the next start needs no recovery.
-    pub fn mark_clean(&self, disk: &dyn Disk, broker_epoch: i64) {
-        for directory in &self.directories {
+    /// Everything is closed and synced, but in `unclean` ones: the next start needs no
+    /// recovery.
+    pub fn mark_clean(&self, disk: &dyn Disk, broker_epoch: i64, unclean: &BTreeSet<Uuid>) {
+        let clean = |directory: &&Directory| !unclean.contains(&directory.id);
+        for directory in self.directories.iter().filter(clean) {
             if let Err(error) = directory.log_dir.mark_clean(disk, broker_epoch) {
                 tracing::error!(%error, "no clean shutdown marker: the next start recovers");
             }
@@ -131,14 +148,16 @@ impl Storage {
     }
 
     /// Renames directories of partitions that the metadata doesn't place here: another
-    /// topic id under the name, or no replica on this broker (`-stray`, as Kafka).
+    /// topic id under the name, or no replica on this broker (`-stray`, as Kafka). Returns
+    /// in which directory the others are.
     pub fn set_strays_aside(
         &self,
         disk: &dyn Disk,
         image: &MetadataImage,
         me: BrokerId,
         rng: &mut Rng,
-    ) {
+    ) -> HashMap<TopicIdPartition, Uuid> {
+        let mut held = HashMap::new();
         for directory in &self.directories {
             let found = match directory.log_dir.partition_dirs(disk) {
                 Ok(found) => found,
@@ -159,7 +178,12 @@ impl Storage {
                             .partition(name.partition)
                             .is_some_and(|partition| partition.replicas.contains(&me))
                 });
-                if placed {
+                if let Some(topic_id) = found.topic_id.filter(|_| placed) {
+                    let id = TopicIdPartition {
+                        topic_id,
+                        partition: name.partition,
+                    };
+                    held.insert(id, directory.id);
                     continue;
                 }
                 let retired = directory.log_dir.retire(
@@ -180,7 +204,48 @@ impl Storage {
                 }
             }
         }
+        held
     }
+}
+
+/// Locks the directories. One that can't be read or written is left out, as in Kafka, if it
+/// isn't the metadata log's and another one is left.
+fn lock_usable(
+    disk: &dyn Disk,
+    config: &NodeConfig,
+    paths: &[PathBuf],
+) -> Result<Vec<LogDir>, StartError> {
+    let mut usable = Vec::new();
+    let mut unusable = Vec::new();
+    for path in paths {
+        // Locking writes nothing where the file is there.
+        let opened = LogDir::open(disk, path).and_then(|log_dir| {
+            log_dir.meta(disk)?;
+            log_dir.check_writable(disk)?;
+            Ok(log_dir)
+        });
+        match opened {
+            Ok(log_dir) => usable.push(log_dir),
+            Err(error) if error.is_failure() && *path != config.metadata_log_dir => {
+                unusable.push((path, error));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let serves = |log_dir: &LogDir| config.log_dirs.iter().any(|path| path == log_dir.path());
+    if !usable.iter().any(serves)
+        && let Some((_, error)) = unusable.pop()
+    {
+        return Err(error.into());
+    }
+    for (path, error) in unusable {
+        tracing::error!(
+            dir = %path.display(),
+            %error,
+            "log directory can't be used: the node starts without it"
+        );
+    }
+    Ok(usable)
 }
 
 /// Formats the directories of a new single node. A node of a larger cluster has to be

@@ -7,15 +7,27 @@ use std::time::Duration;
 
 use super::messages::PartitionCheckpoint;
 use super::partition::Wakes;
-use super::{Shard, flush, pace, replicas};
+use super::replicas::ids;
+use super::{Shard, directories, flush, pace, replicas};
 use crate::base::TopicIdPartition;
 use crate::io::{Queue, local};
 
 /// How often rolled segments, and `flush.ms`, are looked after.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
+/// How often logs are looked for that had no space to be opened.
+const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Starts this core's background tasks; they end when the core stops.
 pub fn start(shard: &Rc<Shard>) {
+    shard
+        .rt()
+        .spawn(Queue::Request, directories::watch(shard.clone()));
+    every(
+        shard,
+        REOPEN_INTERVAL,
+        REOPEN_INTERVAL,
+        async |shard: &Rc<Shard>| replicas::open_missed(shard).await,
+    );
     let log = &shard.node().config.log;
     let retention = millis(log.log_retention_check_interval_ms);
     let expiry = millis(i64::from(log.producer_id_expiration_check_interval_ms));
@@ -76,12 +88,6 @@ fn every(
     });
 }
 
-fn ids(shard: &Shard) -> Vec<TopicIdPartition> {
-    let mut ids: Vec<_> = shard.partitions.borrow().keys().copied().collect();
-    ids.sort_unstable();
-    ids
-}
-
 fn millis(ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(ms).unwrap_or(0).max(1))
 }
@@ -110,12 +116,16 @@ fn retain(shard: &Rc<Shard>, id: TopicIdPartition) {
             partition.on_log_start_moved(&mut wakes);
         }
         Ok(_) => {}
-        Err(error) => tracing::error!(
-            topic = %partition.topic(),
-            partition = %id.partition,
-            %error,
-            "retention failed"
-        ),
+        Err(_) if partition.is_offline() => {}
+        Err(error) => {
+            partition.on_log_error(&error);
+            tracing::error!(
+                topic = %partition.topic(),
+                partition = %id.partition,
+                %error,
+                "retention failed"
+            );
+        }
     }
     let delay_ms = partition.config().file_delete_delay_ms;
     let deleted = partition.log_mut().take_pending_deletions();

@@ -104,7 +104,10 @@ fn read_one(shard: &Shard, asked: &FetchPartition, read: &FetchRead) -> FetchAns
             partition.totals().count_read(answer.bytes);
             answer
         }
-        None => FetchAnswer::refused(asked.slot, ErrorCode::NOT_LEADER_OR_FOLLOWER),
+        None => {
+            let error = shard.directories().error_of_missing(asked.partition);
+            FetchAnswer::refused(asked.slot, error)
+        }
     }
 }
 

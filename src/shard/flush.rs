@@ -85,7 +85,7 @@ pub async fn settle(shard: &Rc<Shard>, opened: &mut [Partition]) {
         match partition.log_mut().take_flush_work(FlushScope::All) {
             Ok(Some(work)) => works.push((index, work)),
             Ok(None) => {}
-            Err(error) => failed(partition, &error.to_string(), &mut Wakes::new()),
+            Err(error) => failed(shard, partition, &error.to_string(), &mut Wakes::new()),
         }
     }
     for some in works.chunks(SYNCS_AT_ONCE) {
@@ -96,7 +96,7 @@ pub async fn settle(shard: &Rc<Shard>, opened: &mut [Partition]) {
             let partition = &mut opened[*index];
             match result {
                 Ok(()) => partition.on_flushed(work.up_to, rt.now(), &mut Wakes::new()),
-                Err(error) => failed(partition, &error.to_string(), &mut Wakes::new()),
+                Err(error) => failed(shard, partition, &error.to_string(), &mut Wakes::new()),
             }
         }
     }
@@ -138,7 +138,7 @@ async fn run(shard: &Rc<Shard>, id: TopicIdPartition) {
             let mut partition = partition.borrow_mut();
             match &flushed {
                 Ok(up_to) => partition.on_flushed(*up_to, shard.rt().now(), &mut wakes),
-                Err(error) => failed(&mut partition, error, &mut wakes),
+                Err(error) => failed(shard, &mut partition, error, &mut wakes),
             }
             flushed.is_err()
         };
@@ -152,15 +152,19 @@ async fn run(shard: &Rc<Shard>, id: TopicIdPartition) {
 
 /// A failed sync can't be repeated: what it covered may be lost, though the page cache shows
 /// it. The log takes no more appends, and nothing that waits for the disk is acknowledged.
-fn failed(partition: &mut Partition, error: &str, wakes: &mut Wakes) {
+fn failed(shard: &Shard, partition: &mut Partition, error: &str, wakes: &mut Wakes) {
     tracing::error!(
         topic = %partition.topic(),
         partition = %partition.id().partition,
         error,
         "sync failed: the log takes no more appends"
     );
-    partition.log_mut().take_offline();
-    partition.changed(wakes);
+    partition.take_offline(wakes);
+    let directory = partition.directory();
+    shard
+        .directories()
+        .failures()
+        .tell(directory, error.to_owned());
 }
 
 /// Syncs files, as many at once as may be; one error is that of all.

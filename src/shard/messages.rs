@@ -77,6 +77,10 @@ pub enum ShardRequest {
     Snapshot,
     /// Flush and close every log; the core serves no partition afterwards.
     CloseLogs,
+    /// For the controller's core: a log directory can't be written any more, and why.
+    DirectoryFailed(Box<(Uuid, String)>),
+    /// A log directory has failed: its partitions are offline from now on.
+    TakeOffline(Uuid),
 }
 
 pub enum ShardReply {
@@ -91,6 +95,8 @@ pub enum ShardReply {
     LeastUsed(Option<Nanos>),
     Listening(std::io::Result<()>),
     Checkpoints(Vec<PartitionCheckpoint>),
+    /// With the directories of logs that couldn't be closed.
+    Closed(Box<(Vec<PartitionCheckpoint>, Vec<Uuid>)>),
     Snapshot(Box<CoreSnapshot>),
 }
 
@@ -122,10 +128,12 @@ impl Published {
     }
 }
 
-/// Which core owns which local replica.
+/// Which core owns which local replica, and where its log is.
 #[derive(Clone, Debug, Default)]
 pub struct Placement {
     pub owners: HashMap<TopicIdPartition, CoreId>,
+    /// The log directory of each; none where it is in one that is offline.
+    pub directories: HashMap<TopicIdPartition, Option<Uuid>>,
 }
 
 impl Placement {

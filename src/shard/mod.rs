@@ -13,6 +13,7 @@ pub mod background;
 pub mod connection;
 pub mod connections;
 pub mod coordinators;
+pub mod directories;
 pub mod fetch;
 pub mod fetch_session;
 pub mod flush;
@@ -58,6 +59,7 @@ use crate::wire::api_key::ApiKey;
 use crate::wire::messages::AllocateProducerIdsRequest;
 use connections::Connections;
 use coordinators::Led;
+use directories::Directories;
 use messages::{
     FetchPart, LongReply, PartitionCall, PartitionReply, ProducePart, Published, ShardReply,
     ShardRequest,
@@ -131,6 +133,7 @@ pub struct Shard {
     fetch_parts: Boxes<FetchPart>,
     produce_parts: Boxes<ProducePart>,
     connections: Connections,
+    directories: Directories,
     /// Memory of the tail caches of this core's logs.
     tail_pool: TailPool,
     metrics: Metrics,
@@ -160,6 +163,7 @@ impl Shard {
             fetch_parts: Boxes::default(),
             produce_parts: Boxes::default(),
             connections: Connections::default(),
+            directories: Directories::default(),
             tail_pool: TailPool::new(TAIL_CACHE_BYTES),
             metrics: Metrics::new(apis),
             closed: Notify::new(),
@@ -229,6 +233,10 @@ impl Shard {
 
     pub fn connections(&self) -> &Connections {
         &self.connections
+    }
+
+    pub fn directories(&self) -> &Directories {
+        &self.directories
     }
 
     pub fn metrics(&self) -> &Metrics {
@@ -410,7 +418,7 @@ impl Shard {
                 let mut wakes = Wakes::new();
                 let reply = match self.partition(*id) {
                     Some(partition) => partition.borrow_mut().answer(call, &mut wakes),
-                    None => PartitionReply::Refused(ErrorCode::NOT_LEADER_OR_FOLLOWER),
+                    None => PartitionReply::Refused(self.directories.error_of_missing(*id)),
                 };
                 self.wake_all(wakes);
                 reply
@@ -540,12 +548,19 @@ fn on_request(shard: &Rc<Shard>, request: ShardRequest, slot: ReplySlot<ShardRep
         ShardRequest::CloseLogs => {
             let shard = shard.clone();
             shard.rt.clone().spawn(Queue::Request, async move {
-                let checkpoints = replicas::close_all(&shard).await;
-                slot.reply(ShardReply::Checkpoints(checkpoints));
+                let closed = replicas::close_all(&shard).await;
+                slot.reply(ShardReply::Closed(Box::new(closed)));
                 shard.closed.notify_one();
             });
         }
+        ShardRequest::TakeOffline(directory) => {
+            let shard = shard.clone();
+            shard.rt.clone().spawn(Queue::Request, async move {
+                directories::take_offline(&shard, directory).await;
+                slot.reply(ShardReply::Done);
+            });
+        }
         // Sent to the controller's core only; a slot dropped unanswered says so.
-        ShardRequest::Controller(_) => drop(slot),
+        ShardRequest::Controller(_) | ShardRequest::DirectoryFailed(..) => drop(slot),
     }
 }

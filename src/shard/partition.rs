@@ -18,6 +18,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::append_line::{Batch, Line};
+use super::directories::Failures;
 use super::messages::{
     EpochEnd, FetchAnswer, FetchPartition, FetchRead, FoundOffset, LogSummary, PartitionCall,
     PartitionReply, ProduceOutcome, Seen,
@@ -29,7 +30,7 @@ use crate::base::{
 };
 use crate::config::{self, TopicConfig};
 use crate::log::{
-    AppendError, AppendInfo, AppendOrigin, FoundTimestamp, Log, LogConfig, ReadError,
+    AppendError, AppendInfo, AppendOrigin, FoundTimestamp, Log, LogConfig, LogError, ReadError,
 };
 use crate::purgatory::watch::{Condition, Progress, Watchers};
 use crate::record::batch::Batches;
@@ -50,6 +51,9 @@ const ACKS_ALL: i16 = -1;
 const APPEND_COST: usize = 8 << 10;
 /// A validation that the budget suffices for: the CRC, the records, writing them anew.
 const VALIDATION_STEPS: usize = 3;
+
+/// How often one partition tells that its disk is full.
+const FULL_TOLD_EVERY_MS: Millis = 30_000;
 
 /// ListOffsets' special timestamps (`ListOffsetsRequest`).
 const LATEST: i64 = -1;
@@ -80,6 +84,11 @@ pub struct Partition {
     /// When records were last flushed, from which `flush.ms` counts.
     last_flush: Nanos,
     flush_in_flight: bool,
+    /// Its log directory has failed: it serves nothing until the next start.
+    offline: bool,
+    failures: Rc<Failures>,
+    /// When a lack of space was last told of.
+    full_told_ms: Option<Millis>,
     totals: Rc<TopicTotals>,
 }
 
@@ -92,6 +101,7 @@ impl Partition {
         mut replica: Replica,
         config: Arc<TopicConfig>,
         totals: Rc<TopicTotals>,
+        failures: Rc<Failures>,
     ) -> Partition {
         replica.set_durability(config.durability());
         replica.on_durable(log.recovery_point());
@@ -110,6 +120,9 @@ impl Partition {
             version: 0,
             last_flush: Nanos(0),
             flush_in_flight: false,
+            offline: false,
+            failures,
+            full_told_ms: None,
             totals,
         }
     }
@@ -148,7 +161,34 @@ impl Partition {
     }
 
     pub fn check_leader(&self) -> Result<(), ErrorCode> {
-        self.replica.check_leader(LeaderEpoch::UNKNOWN)
+        self.check_leader_of(LeaderEpoch::UNKNOWN)
+    }
+
+    /// As in Kafka a partition that is offline says so, whoever leads it.
+    fn check_leader_of(&self, current_leader_epoch: LeaderEpoch) -> Result<(), ErrorCode> {
+        if self.offline {
+            return Err(ErrorCode::KAFKA_STORAGE_ERROR);
+        }
+        self.replica.check_leader(current_leader_epoch)
+    }
+
+    /// Its log directory has failed.
+    pub fn take_offline(&mut self, wakes: &mut Wakes) {
+        self.offline = true;
+        self.log.take_offline();
+        self.changed(wakes);
+    }
+
+    pub fn is_offline(&self) -> bool {
+        self.offline
+    }
+
+    /// After a change of the log has failed: its directory fails with it, unless only space
+    /// was missing.
+    pub fn on_log_error(&mut self, error: &LogError) {
+        if self.log.is_offline() && !self.offline && !matches!(error, LogError::Offline { .. }) {
+            self.failures.tell(self.directory, error.to_string());
+        }
     }
 
     pub fn has_enough_in_sync(&self) -> bool {
@@ -186,6 +226,7 @@ impl Partition {
             Transition::Stale | Transition::Unchanged => {}
             Transition::BecameLeader { leader_epoch } => {
                 if let Err(error) = self.log.start_epoch(leader_epoch) {
+                    self.on_log_error(&error);
                     tracing::error!(
                         topic = %self.topic,
                         partition = %self.id.partition,
@@ -249,8 +290,9 @@ impl Partition {
     pub fn admit(&self, batch: &Batch) -> Result<(), Box<ProduceOutcome>> {
         let refused = |error| ProduceOutcome::refused(batch.slot, error);
         if let Err(error) = self.check_leader() {
+            let tells_leader = error == ErrorCode::NOT_LEADER_OR_FOLLOWER;
             return Err(Box::new(ProduceOutcome {
-                leader: self.current_leader(),
+                leader: self.current_leader().filter(|_| tells_leader),
                 ..refused(error)
             }));
         }
@@ -285,7 +327,7 @@ impl Partition {
             .log
             .append_as_leader(validated, self.replica.leader_epoch(), now_ms)
             .map_err(|error| {
-                self.log_append_error(&error);
+                self.on_append_error(&error, now_ms);
                 refused(error.error_code())
             })?;
         self.on_appended(&appended, wakes);
@@ -339,7 +381,7 @@ impl Partition {
             .log
             .append_own(batch, self.replica.leader_epoch(), origin, now_ms)
             .map_err(|error| {
-                self.log_append_error(&error);
+                self.on_append_error(&error, now_ms);
                 error.error_code()
             })?;
         self.on_appended(&appended, wakes);
@@ -353,9 +395,10 @@ impl Partition {
             seen,
             ..FetchAnswer::refused(asked.slot, error)
         };
-        if let Err(error) = self.replica.check_leader(asked.current_leader_epoch) {
+        if let Err(error) = self.check_leader_of(asked.current_leader_epoch) {
             // A newer epoch than ours says nothing about where the leader is.
-            let tells_leader = error != ErrorCode::UNKNOWN_LEADER_EPOCH;
+            let tells_leader =
+                error != ErrorCode::UNKNOWN_LEADER_EPOCH && error != ErrorCode::KAFKA_STORAGE_ERROR;
             return FetchAnswer {
                 leader: self.current_leader().filter(|_| tells_leader),
                 ..refused(error)
@@ -374,7 +417,10 @@ impl Partition {
         let max_bytes = asked.partition_max_bytes.min(read.max_bytes) as usize;
         let found = match self.log.read(asked.fetch_offset, max_bytes, upper, true) {
             Ok(found) => found,
-            Err(error) => return refused(error.error_code()),
+            Err(error) => {
+                self.on_read_error(&error, asked.fetch_offset);
+                return refused(error.error_code());
+            }
         };
         FetchAnswer {
             slot: asked.slot,
@@ -418,16 +464,14 @@ impl Partition {
                 read_committed,
                 from_consumer,
             } => self
-                .replica
-                .check_leader(current_leader_epoch)
+                .check_leader_of(current_leader_epoch)
                 .and_then(|()| self.find_offset(timestamp, read_committed, from_consumer))
                 .map(PartitionReply::Offset),
             PartitionCall::EpochEnd {
                 current_leader_epoch,
                 epoch,
             } => self
-                .replica
-                .check_leader(current_leader_epoch)
+                .check_leader_of(current_leader_epoch)
                 .map(|()| PartitionReply::EpochEnd(self.epoch_end(epoch))),
             PartitionCall::DeleteRecords { offset } => self
                 .delete_records(offset, wakes)
@@ -526,13 +570,40 @@ impl Partition {
         self.advance(wakes);
     }
 
-    fn log_append_error(&self, error: &AppendError) {
-        if let AppendError::Log(error) = error {
+    fn on_append_error(&mut self, error: &AppendError, now_ms: Millis) {
+        let AppendError::Log(error) = error else {
+            return;
+        };
+        self.on_log_error(error);
+        if error.is_out_of_space() {
+            let told = self.full_told_ms;
+            if told.is_none_or(|told| now_ms.saturating_sub(told).abs() >= FULL_TOLD_EVERY_MS) {
+                self.full_told_ms = Some(now_ms);
+                tracing::warn!(
+                    topic = %self.topic,
+                    partition = %self.id.partition,
+                    %error,
+                    "no space: appends are refused until there is"
+                );
+            }
+        } else if !self.offline {
             tracing::error!(
                 topic = %self.topic,
                 partition = %self.id.partition,
                 %error,
                 "append failed"
+            );
+        }
+    }
+
+    fn on_read_error(&self, error: &ReadError, offset: Offset) {
+        if let ReadError::Log(error) = error {
+            tracing::error!(
+                topic = %self.topic,
+                partition = %self.id.partition,
+                %offset,
+                %error,
+                "records can't be read: the fetch is refused"
             );
         }
     }
@@ -721,7 +792,10 @@ impl Partition {
         }
         self.log
             .increase_log_start_offset(target)
-            .map_err(|error| error.error_code())?;
+            .map_err(|error| {
+                self.on_log_error(&error);
+                error.error_code()
+            })?;
         self.on_log_start_moved(wakes);
         Ok(self.log.log_start_offset())
     }

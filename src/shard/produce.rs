@@ -179,7 +179,7 @@ pub fn append(shard: &Rc<Shard>, part: &mut ProducePart) -> Waiting {
         let Some(partition) = shard.partition(id) else {
             part.outcomes.push(ProduceOutcome::refused(
                 slot,
-                ErrorCode::NOT_LEADER_OR_FOLLOWER,
+                shard.directories().error_of_missing(id),
             ));
             continue;
         };
@@ -391,6 +391,9 @@ fn settle(shard: &Shard, batch: &Unacknowledged) -> Option<ErrorCode> {
         return Some(ErrorCode::NOT_LEADER_OR_FOLLOWER);
     };
     let partition = partition.borrow();
+    if partition.is_offline() {
+        return Some(ErrorCode::KAFKA_STORAGE_ERROR);
+    }
     if partition.leader_epoch() != batch.leader_epoch || partition.check_leader().is_err() {
         Some(ErrorCode::NOT_LEADER_OR_FOLLOWER)
     } else if (batch.is_for_all && partition.high_watermark() < batch.required)

@@ -22,7 +22,7 @@ use crate::controller::topic_name::CONSUMER_OFFSETS;
 use crate::coordinator::runtime::GroupCoordinator;
 use crate::io::{Budget, Queue};
 use crate::log::checkpoint::Offsets;
-use crate::log::names::DirKind;
+use crate::log::names::{self, DirKind};
 use crate::log::{Log, LogError, OpenParams};
 use crate::metadata::{
     ConfigResourceType, LocalReplica, MetadataImage, PartitionImage, TopicImage,
@@ -46,15 +46,14 @@ pub async fn apply(shard: &Rc<Shard>, published: Arc<Published>) {
             .partition(key(&replica.topic, replica.index))
             .is_none()
         {
-            opened.extend(open_or_tell(shard, &published.image, replica, &budget).await);
+            opened.extend(open_or_tell(shard, &published, replica, &budget).await);
             budget.breathe().await;
         }
     }
     flush::settle(shard, &mut opened).await;
     // From here on nothing is awaited.
     for partition in opened {
-        let mut partitions = shard.partitions.borrow_mut();
-        partitions.insert(partition.id(), Rc::new(RefCell::new(partition)));
+        take_in(shard, partition);
     }
     let mut wakes = Wakes::new();
     for replica in replicas() {
@@ -74,8 +73,58 @@ pub async fn apply(shard: &Rc<Shard>, published: Arc<Published>) {
     shard.wake_all(wakes);
 }
 
-/// Closes every log of this core, flushed; afterwards no partition is here any more.
-pub async fn close_all(shard: &Rc<Shard>) -> Vec<PartitionCheckpoint> {
+/// Opens what couldn't be opened for want of space, where there is some now.
+pub async fn open_missed(shard: &Rc<Shard>) {
+    let missed = shard.directories().missed();
+    if missed.is_empty() {
+        return;
+    }
+    let _turn = shard.applying.lock().await;
+    let published = shard.published();
+    let budget = shard.rt().budget();
+    for id in missed {
+        let topic = published.image.topics.by_id(id.topic_id);
+        let found = topic.and_then(|topic| Some((topic, topic.partition(id.partition)?)));
+        let Some((topic, partition)) = found.filter(|_| shard.partition(id).is_none()) else {
+            shard.directories().found(id);
+            continue;
+        };
+        let replica = LocalReplica {
+            topic: topic.clone(),
+            index: id.partition,
+            partition: partition.clone(),
+            is_new_leader_epoch: true,
+        };
+        let Ok(mut opened) = open(shard, &published, &replica, &budget).await else {
+            continue;
+        };
+        flush::settle(shard, std::slice::from_mut(&mut opened)).await;
+        let mut wakes = Wakes::new();
+        opened.on_assignment(assignment(partition), &mut wakes);
+        take_in(shard, opened);
+        shard.wake_all(wakes);
+        tracing::info!(topic = %topic.name, partition = %id.partition, "log opened after all");
+        elect_coordinators(shard, &published.image);
+    }
+}
+
+fn take_in(shard: &Shard, partition: Partition) {
+    let id = partition.id();
+    shard.directories().found(id);
+    let partition = Rc::new(RefCell::new(partition));
+    shard.partitions.borrow_mut().insert(id, partition);
+}
+
+/// The partitions of this core, in order.
+pub fn ids(shard: &Shard) -> Vec<TopicIdPartition> {
+    let mut ids: Vec<_> = shard.partitions.borrow().keys().copied().collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// Closes every log of this core, flushed; afterwards no partition is here any more. Also
+/// gives the directories of those that couldn't be closed.
+pub async fn close_all(shard: &Rc<Shard>) -> (Vec<PartitionCheckpoint>, Vec<Uuid>) {
     // A log that is being opened may be half recovered, which isn't clean.
     let _turn = shard.applying.lock().await;
     for led in std::mem::take(&mut *shard.coordinators.borrow_mut()).into_values() {
@@ -86,34 +135,37 @@ pub async fn close_all(shard: &Rc<Shard>) -> Vec<PartitionCheckpoint> {
         .into_iter()
         .collect();
     let mut wakes = Wakes::new();
-    let mut checkpoints = Vec::new();
+    let (mut checkpoints, mut unclean) = (Vec::new(), Vec::new());
     for partition in partitions.into_values() {
-        checkpoints.extend(close(shard, &mut partition.borrow_mut(), &mut wakes));
+        let mut partition = partition.borrow_mut();
+        if !close(shard, &mut partition, &mut wakes) {
+            unclean.push(partition.directory());
+        }
+        checkpoints.push(checkpoint(&partition));
+        drop(partition);
         shard.rt().yield_now().await;
     }
     shard.wake_all(wakes);
-    checkpoints
+    (checkpoints, unclean)
 }
 
-fn close(
-    shard: &Shard,
-    partition: &mut Partition,
-    wakes: &mut Wakes,
-) -> Option<PartitionCheckpoint> {
+/// False where the next start has to recover the log.
+fn close(shard: &Shard, partition: &mut Partition, wakes: &mut Wakes) -> bool {
     partition.changed(wakes);
-    match partition.log_mut().close() {
-        Ok(()) => Some(checkpoint(partition)),
-        Err(error) => {
-            tracing::error!(
-                core = %shard.core(),
-                topic = %partition.topic(),
-                partition = %partition.id().partition,
-                %error,
-                "log not closed cleanly"
-            );
-            None
-        }
+    if partition.is_offline() {
+        return false;
     }
+    let closed = partition.log_mut().close();
+    if let Err(error) = &closed {
+        tracing::error!(
+            core = %shard.core(),
+            topic = %partition.topic(),
+            partition = %partition.id().partition,
+            %error,
+            "log not closed cleanly"
+        );
+    }
+    closed.is_ok()
 }
 
 /// The partition's line in the checkpoint files.
@@ -161,13 +213,15 @@ fn key(topic: &TopicImage, index: PartitionIndex) -> TopicIdPartition {
 
 async fn open_or_tell(
     shard: &Shard,
-    image: &MetadataImage,
+    published: &Published,
     replica: &LocalReplica,
     budget: &Budget,
 ) -> Option<Partition> {
-    match open(shard, image, replica, budget).await {
+    match open(shard, published, replica, budget).await {
         Ok(partition) => Some(partition),
         Err(error) => {
+            let id = key(&replica.topic, replica.index);
+            shard.directories().miss(id, error.is_out_of_space());
             tracing::error!(
                 core = %shard.core(),
                 topic = %replica.topic.name,
@@ -182,13 +236,22 @@ async fn open_or_tell(
 
 async fn open(
     shard: &Shard,
-    image: &MetadataImage,
+    published: &Published,
     replica: &LocalReplica,
     budget: &Budget,
 ) -> Result<Partition, LogError> {
     let node = shard.node();
     let name = &replica.topic.name;
-    let directory = assigned_directory(shard, &replica.partition);
+    let image = &published.image;
+    let id = key(&replica.topic, replica.index);
+    let placed = published.placement.directories.get(&id).copied();
+    let directory = match placed.unwrap_or_else(|| node.directories.first().map(|d| d.id)) {
+        Some(id) if !shard.directories().is_offline(id) => directory(shard, id),
+        _ => {
+            let path = names::live_dir_name(name, replica.index).into();
+            return Err(LogError::Offline { path });
+        }
+    };
     let index = replica.index;
     let line = (name.to_string(), index);
     let at = |offsets: &Offsets| offsets.get(&line).copied().unwrap_or(Offset(0));
@@ -203,7 +266,7 @@ async fn open(
     };
     let config = Arc::new(topic_config(shard, image, name));
     let path = directory.log_dir.partition_path(name, index);
-    let (log, report) = Log::open_within(
+    let opened = Log::open_within(
         budget,
         shard.rt().disk(),
         &path,
@@ -212,7 +275,15 @@ async fn open(
         shard.tail_pool(),
         shard.rt().wall_ms(),
     )
-    .await?;
+    .await;
+    if matches!(&opened, Err(LogError::Io { .. }))
+        && let Err(error) = directory.log_dir.check_writable(&*shard.rt().disk())
+    {
+        // It wasn't only this log that couldn't be read.
+        let failures = shard.directories().failures();
+        failures.tell(directory.id, error.to_string());
+    }
+    let (log, report) = opened?;
     if report.truncated_bytes > 0 {
         tracing::warn!(
             core = %shard.core(),
@@ -228,7 +299,6 @@ async fn open(
         at(&directory.high_watermarks).max(log.log_start_offset()),
         log.log_end_offset(),
     );
-    let id = key(&replica.topic, replica.index);
     Ok(Partition::new(
         id,
         name.clone(),
@@ -237,14 +307,8 @@ async fn open(
         replica_state,
         config,
         shard.metrics().topic(name),
+        shard.directories().failures().clone(),
     ))
-}
-
-fn assigned_directory<'a>(shard: &'a Shard, partition: &PartitionImage) -> &'a Directory {
-    let assigned = partition
-        .directory_of(shard.node().id)
-        .unwrap_or(Uuid::ZERO);
-    directory(shard, assigned)
 }
 
 /// The log directory with this id; the first where there is none.
@@ -268,6 +332,7 @@ fn assignment(partition: &PartitionImage) -> Assignment {
 
 /// Renames the log away; its files go after `file.delete.delay.ms`.
 fn delete(shard: &Rc<Shard>, topic: &TopicImage, index: PartitionIndex, wakes: &mut Wakes) {
+    shard.directories().found(key(topic, index));
     let Some(partition) = shard.partitions.borrow_mut().remove(&key(topic, index)) else {
         return;
     };
