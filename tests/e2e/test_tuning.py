@@ -240,22 +240,21 @@ def test_a_setting_that_changes_another_restores_both(machine):
     assert machine.settings() == before
 
 
-def test_only_root_changes_anything(tmp_path):
+def test_only_root_changes_anything(scratch):
     """On the real machine, as somebody who couldn't."""
     user = [] if os.geteuid() else ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all"]
-    environment = {key: value for key, value in os.environ.items() if key != "OTTLA_TUNING_ROOT"} | {"OTTLA_TUNING_STATE": str(tmp_path / "state")}
+    environment = {key: value for key, value in os.environ.items() if key != "OTTLA_TUNING_ROOT"} | {"OTTLA_TUNING_STATE": str(scratch / "state")}
     # In a place that anybody can read.
-    public = tmp_path / "tuning"
+    scratch.chmod(0o755)
+    public = scratch / "tuning"
     shutil.copytree(TUNING, public)
-    for directory in [tmp_path, *tmp_path.parents][:3]:
-        directory.chmod(directory.stat().st_mode | 0o055)
     for script in ("apply", "revert", "swap"):
         arguments = ["apply"] if script == "swap" else []
         done = subprocess.run([*user, public / script, *arguments], env=environment, capture_output=True, text=True, timeout=60)
         assert done.returncode == 1 and "only root" in done.stderr and not done.stdout, done
     done = subprocess.run([*user, public / "apply", "--dry-run"], env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and done.stdout, done
-    assert not (tmp_path / "state").exists()
+    assert not (scratch / "state").exists()
 
 
 # ---- Profiles ----
