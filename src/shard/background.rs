@@ -34,14 +34,14 @@ pub fn start(shard: &Rc<Shard>) {
     let delay = millis(log.log_initial_task_delay_ms);
     every(shard, delay, retention, async |shard: &Rc<Shard>| {
         let budget = shard.rt().budget();
-        for id in ids(shard) {
+        for id in ids(shard).iter().copied() {
             retain(shard, id);
             budget.breathe().await;
         }
     });
     every(shard, expiry, expiry, async |shard: &Rc<Shard>| {
         let budget = shard.rt().budget();
-        for id in ids(shard) {
+        for id in ids(shard).iter().copied() {
             if let Some(partition) = shard.partition(id) {
                 let now_ms = shard.rt().wall_ms();
                 let mut partition = partition.borrow_mut();

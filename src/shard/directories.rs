@@ -100,7 +100,7 @@ pub async fn take_offline(shard: &Rc<Shard>, directory: Uuid) -> bool {
         return false;
     }
     let budget = shard.rt().budget();
-    for id in replicas::ids(shard) {
+    for id in replicas::ids(shard).iter().copied() {
         let Some(partition) = shard.partition(id) else {
             continue;
         };

@@ -45,9 +45,9 @@ pub fn start_if_due(shard: &Rc<Shard>, id: TopicIdPartition, partition: &Partiti
 
 /// Has everything flushed that has rolled or that `flush.ms` asks for. Returns when all of it
 /// has begun.
-pub async fn look_after(shard: &Rc<Shard>, ids: Vec<TopicIdPartition>, in_flight: &Rc<InFlight>) {
+pub async fn look_after(shard: &Rc<Shard>, ids: Rc<[TopicIdPartition]>, in_flight: &Rc<InFlight>) {
     let budget = shard.rt().budget();
-    for id in ids {
+    for id in ids.iter().copied() {
         let is_due = shard
             .partition(id)
             .is_some_and(|partition| partition.borrow().has_flush_work(shard.rt().now()));

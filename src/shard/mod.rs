@@ -122,6 +122,8 @@ pub struct Shard {
     port: MeshPort,
     published: RefCell<Arc<Published>>,
     partitions: RefCell<HashMap<TopicIdPartition, Rc<RefCell<Partition>>>>,
+    /// Their keys in order, for background tasks; made anew after a change.
+    ids: RefCell<Option<Rc<[TopicIdPartition]>>>,
     operations: Operations<LongReply>,
     sessions: RefCell<Sessions>,
     coordinators: RefCell<BTreeMap<PartitionIndex, Led>>,
@@ -154,6 +156,7 @@ impl Shard {
             sessions: RefCell::new(Sessions::new(slots, core, node.cores)),
             published: RefCell::new(Arc::new(Published::empty())),
             partitions: RefCell::default(),
+            ids: RefCell::default(),
             operations: Operations::new(core),
             coordinators: RefCell::default(),
             applying: Lock::default(),

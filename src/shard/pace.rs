@@ -28,12 +28,12 @@ const AT_ONCE_MAX: usize = 16;
 
 /// Prepares the logs whose turn it is: those with old bytes, then those with the most while
 /// there are too many on this core.
-pub async fn look(shard: &Rc<Shard>, ids: Vec<TopicIdPartition>) {
+pub async fn look(shard: &Rc<Shard>, ids: Rc<[TopicIdPartition]>) {
     let budget = shard.rt().budget();
     let now_ms = shard.rt().wall_ms();
     let mut all = Vec::new();
     let mut under_way = 0;
-    for id in ids {
+    for id in ids.iter().copied() {
         if let Some(partition) = shard.partition(id) {
             let mut partition = partition.borrow_mut();
             under_way += usize::from(partition.log().is_checkpoint_prepared());
@@ -67,11 +67,11 @@ pub async fn look(shard: &Rc<Shard>, ids: Vec<TopicIdPartition>) {
 /// Where every partition of this core stands.
 pub async fn checkpoints(
     shard: &Rc<Shard>,
-    ids: Vec<TopicIdPartition>,
+    ids: Rc<[TopicIdPartition]>,
 ) -> Vec<PartitionCheckpoint> {
     let budget = shard.rt().budget();
     let mut all = Vec::with_capacity(ids.len());
-    for id in ids {
+    for id in ids.iter().copied() {
         if let Some(partition) = shard.partition(id) {
             let mut partition = partition.borrow_mut();
             let recovery_point = partition.log_mut().collect_checkpoint();

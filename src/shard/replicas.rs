@@ -113,13 +113,22 @@ fn take_in(shard: &Shard, partition: Partition) {
     shard.directories().found(id);
     let partition = Rc::new(RefCell::new(partition));
     shard.partitions.borrow_mut().insert(id, partition);
+    forget_ids(shard);
 }
 
 /// The partitions of this core, in order.
-pub fn ids(shard: &Shard) -> Vec<TopicIdPartition> {
-    let mut ids: Vec<_> = shard.partitions.borrow().keys().copied().collect();
-    ids.sort_unstable();
-    ids
+pub fn ids(shard: &Shard) -> Rc<[TopicIdPartition]> {
+    let sorted = || {
+        let mut ids: Vec<_> = shard.partitions.borrow().keys().copied().collect();
+        ids.sort_unstable();
+        Rc::from(ids)
+    };
+    shard.ids.borrow_mut().get_or_insert_with(sorted).clone()
+}
+
+/// The table of partitions has changed.
+fn forget_ids(shard: &Shard) {
+    *shard.ids.borrow_mut() = None;
 }
 
 /// Closes every log of this core, flushed; afterwards no partition is here any more. Also
@@ -134,6 +143,7 @@ pub async fn close_all(shard: &Rc<Shard>) -> (Vec<PartitionCheckpoint>, Vec<Uuid
     let partitions: BTreeMap<_, _> = std::mem::take(&mut *shard.partitions.borrow_mut())
         .into_iter()
         .collect();
+    forget_ids(shard);
     let mut wakes = Wakes::new();
     let (mut checkpoints, mut unclean) = (Vec::new(), Vec::new());
     for partition in partitions.into_values() {
@@ -336,6 +346,7 @@ fn delete(shard: &Rc<Shard>, topic: &TopicImage, index: PartitionIndex, wakes: &
     let Some(partition) = shard.partitions.borrow_mut().remove(&key(topic, index)) else {
         return;
     };
+    forget_ids(shard);
     let mut partition = partition.borrow_mut();
     partition.changed(wakes);
     let delay = partition.config().file_delete_delay_ms;

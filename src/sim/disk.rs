@@ -11,11 +11,11 @@
 //! file doesn't make its name durable. [`cut`] ends a node between two operations.
 
 mod cut;
+mod faults;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice};
-use std::ops::Range;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use cut::Armed;
 pub use cut::{CutCounts, End};
+pub use faults::{Fails, Fault};
 
 use crate::base::{Millis, Rng};
 use crate::io::disk::{DirEntry, Space};
@@ -60,23 +61,6 @@ struct State {
     sync_delay: Duration,
     armed: Armed,
     cut_counts: CutCounts,
-}
-
-/// What fails, with `EIO`, on files and directories below a path.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    pub path: PathBuf,
-    pub what: Fails,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fails {
-    /// Reads that touch these bytes.
-    Reads(Range<u64>),
-    /// Every change of contents and names. What is there can be read.
-    Writes,
-    /// Every sync, which also loses what it covered.
-    Syncs,
 }
 
 #[derive(Clone)]
@@ -156,26 +140,6 @@ impl SimDisk {
     /// and no later sync makes it so.
     pub fn fail_syncs(&self, count: u32) {
         self.0.state().failing_syncs = count;
-    }
-
-    /// From now on, until [`SimDisk::mend`].
-    pub fn break_down(&self, path: impl Into<PathBuf>, what: Fails) {
-        let path = path.into();
-        self.0.state().faults.push(Fault { path, what });
-    }
-
-    /// Nothing fails any more by [`SimDisk::break_down`].
-    pub fn mend(&self) {
-        self.0.state().faults.clear();
-    }
-
-    /// A disk that is held back: every sync through the ring takes so much longer.
-    pub fn set_sync_delay(&self, delay: Duration) {
-        self.0.state().sync_delay = delay;
-    }
-
-    pub(super) fn sync_delay(&self) -> Duration {
-        self.0.state().sync_delay
     }
 
     /// Lets syncs of what lies at or below a path not end, until [`SimDisk::release_syncs`].
@@ -287,20 +251,6 @@ impl State {
             Some(Node::Dir) => Err(ErrorKind::IsADirectory.into()),
             None => Err(ErrorKind::NotFound.into()),
         }
-    }
-
-    /// Whether a fault stands against this; reads ask with their range.
-    fn check(&self, path: &Path, asked: Fails) -> io::Result<()> {
-        let hit = self.faults.iter().any(|fault| {
-            path.starts_with(&fault.path)
-                && match (&fault.what, &asked) {
-                    (Fails::Reads(bad), Fails::Reads(range)) => {
-                        range.start < bad.end && bad.start < range.end
-                    }
-                    (what, asked) => what == asked,
-                }
-        });
-        if hit { Err(eio()) } else { Ok(()) }
     }
 
     fn change_names(&mut self, disk: &Shared, change: NameChange) -> io::Result<()> {
