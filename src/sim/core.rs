@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,7 +9,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use super::disk::SimDisk;
+use super::disk::{SimDisk, SyncTicket};
 use super::net::{self, HeldEnd};
 use super::world::{NodeId, World};
 use crate::base::{Millis, Nanos};
@@ -83,11 +82,10 @@ impl SimCore for CoreView {
         let nanos = Duration::from_nanos(self.world.below(SYNC_NANOS_MAX));
         let at = self.world.now() + nanos + self.disk.sync_delay();
         let disk = self.disk.clone();
-        let path = disk.path_of(file);
         self.world.schedule(at, "sync", move |world| {
-            finish_sync(world, disk, path, move |disk| {
+            finish_sync(world, disk, ticket, move |synced| {
                 // Nobody waits any more when the node is down.
-                let _ = done.send(disk.finish_sync(ticket));
+                let _ = done.send(synced);
             });
         });
         Box::pin(async move {
@@ -102,15 +100,15 @@ impl SimCore for CoreView {
 fn finish_sync(
     world: &Rc<World>,
     disk: SimDisk,
-    path: Option<PathBuf>,
-    finish: impl FnOnce(&SimDisk) + 'static,
+    ticket: SyncTicket,
+    done: impl FnOnce(io::Result<()>) + 'static,
 ) {
-    if !path.as_deref().is_some_and(|path| disk.is_held(path)) {
-        return finish(&disk);
+    if !disk.is_held(&ticket) {
+        return done(disk.finish_sync(ticket));
     }
     let later = world.now() + HELD_LOOK;
     world.schedule(later, "held sync", move |world| {
-        finish_sync(world, disk, path, finish);
+        finish_sync(world, disk, ticket, done);
     });
 }
 

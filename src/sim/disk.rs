@@ -12,6 +12,7 @@
 
 mod cut;
 mod faults;
+mod hold;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
@@ -39,8 +40,6 @@ struct Shared {
     wall_ms: AtomicI64,
     /// The armed end has come.
     ended: AtomicBool,
-    /// Syncs of files below it don't end.
-    held: Mutex<Option<PathBuf>>,
 }
 
 struct State {
@@ -59,6 +58,8 @@ struct State {
     faults: Vec<Fault>,
     /// What every sync takes longer.
     sync_delay: Duration,
+    /// Syncs of files at or below it don't end.
+    held: Option<PathBuf>,
     armed: Armed,
     cut_counts: CutCounts,
 }
@@ -121,12 +122,12 @@ impl SimDisk {
                 failing_syncs: 0,
                 faults: Vec::new(),
                 sync_delay: Duration::ZERO,
+                held: None,
                 armed: Armed::No,
                 cut_counts: CutCounts::default(),
             }),
             wall_ms: AtomicI64::new(0),
             ended: AtomicBool::new(false),
-            held: Mutex::new(None),
         }))
     }
 
@@ -140,27 +141,6 @@ impl SimDisk {
     /// and no later sync makes it so.
     pub fn fail_syncs(&self, count: u32) {
         self.0.state().failing_syncs = count;
-    }
-
-    /// Lets syncs of what lies at or below a path not end, until [`SimDisk::release_syncs`].
-    pub fn hold_syncs(&self, path: &Path) {
-        *self.0.held.lock().expect("nobody panics under this lock") = Some(path.to_owned());
-    }
-
-    pub fn release_syncs(&self) {
-        *self.0.held.lock().expect("nobody panics under this lock") = None;
-    }
-
-    pub(super) fn is_held(&self, path: &Path) -> bool {
-        let held = self.0.held.lock().expect("nobody panics under this lock");
-        held.as_deref().is_some_and(|held| path.starts_with(held))
-    }
-
-    /// The path that an open file was opened by.
-    pub(super) fn path_of(&self, file: &Arc<dyn File>) -> Option<PathBuf> {
-        let state = self.0.state();
-        let handle = state.handles.get(&address_of(file))?.upgrade()?;
-        Some(handle.path.clone())
     }
 
     /// Flips a bit of a file for good.
