@@ -1,11 +1,13 @@
 """kill -9 under load: every acknowledged record must be there after the restart, in order.
 
 A round: producers send numbered records, some of them idempotent, all with acks=all; after a random moment the broker
-is killed and started again; the producers, which never stopped, go on. After the last round all partitions are read
-and compared with what was acknowledged. Members of a group commit meanwhile: a committed offset never goes back.
+is killed and started again, sometimes killed once more while it starts; the producers, which never stopped, go on.
+After the last round all partitions are read and compared with what was acknowledged. A client commits ever larger
+offsets meanwhile: what is committed never falls behind what was acknowledged.
 
-As a program: tests/e2e/crash.py --rounds 100 [--broker kafka] [--seed N]. test_crash.py runs a few rounds.
-What is promised is what a crash of the process may not take: the page cache survives it, so no fsync is needed.
+As a program: tests/e2e/crash.py --rounds 10000 [--per-directory 100] [--broker kafka] [--seed N]; test_crash.py runs
+some rounds. What is promised is what a crash of the process may not take: the page cache survives it, so no fsync is
+needed.
 """
 
 import argparse
@@ -13,16 +15,18 @@ import random
 import sys
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from confluent_kafka import KafkaException, Producer, TopicPartition  # noqa: E402
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition  # noqa: E402
 from confluent_kafka.admin import AdminClient, NewTopic  # noqa: E402
 
 from harness.broker import Broker, KafkaBroker, OttlaBroker  # noqa: E402
 from harness.clients import consumer, poll_messages  # noqa: E402
+from harness.net import wait_until  # noqa: E402
 
 PARTITIONS = 6
 TOPIC = "crash"
@@ -53,6 +57,8 @@ class Writer(threading.Thread):
     def run(self) -> None:
         producer = Producer({"bootstrap.servers": self.bootstrap, "acks": "all", "enable.idempotence": self.idempotent, "linger.ms": 2,
                              "compression.type": self.codec, "queue.buffering.max.messages": 10000,
+                             # A batch must fit a segment.
+                             "batch.size": 32768,
                              # Waiting in the client's queue counts, and a round may take long on a busy machine.
                              "delivery.timeout.ms": 600000, "request.timeout.ms": 5000, "retry.backoff.ms": 50,
                              "retry.backoff.max.ms": 200, "reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 200,
@@ -74,7 +80,8 @@ class Writer(threading.Thread):
                 producer.poll(0.05)
             producer.poll(0)
             if self.sent % 50 == 0:
-                time.sleep(0.002)
+                # A check reads all of it at the end.
+                time.sleep(0.05)
         left = producer.flush(120)
         assert left == 0, f"{left} records without a report"
 
@@ -101,76 +108,115 @@ class Committer(threading.Thread):
         self.reader.close()
 
 
+class Load:
+    """Writers and a committer that go on whatever happens to the broker."""
+
+    def __init__(self, broker: Broker):
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap, "log_level": 0})
+        # Segments of some seconds: much is rolled.
+        config = {"segment.bytes": "1048576", "internal.segment.bytes": "100000"}
+        for future in admin.create_topics([NewTopic(TOPIC, PARTITIONS, 1, config=config)]).values():
+            future.result(30)
+        self.writers = [Writer(broker.bootstrap, i, i % 2 == 0, ["none", "lz4", "zstd"][i % 3], list(range(i * 2, i * 2 + 2))) for i in range(3)]
+        self.committer = Committer(broker.bootstrap)
+        for thread in [*self.writers, self.committer]:
+            thread.start()
+
+    def wait_for_progress(self, records: int) -> None:
+        """Until every writer has so many more acknowledged."""
+        wanted = [writer.count() + records for writer in self.writers]
+        deadline = time.monotonic() + 60
+        while any(writer.count() < count for writer, count in zip(self.writers, wanted)):
+            assert time.monotonic() < deadline, f"writers stand still: {[(w.index, w.idempotent, w.count(), w.partitions) for w in self.writers]}"
+            time.sleep(0.005)
+
+    def promised(self) -> list["Promise"]:
+        """What was acknowledged up to now."""
+        return [Promise(w.index, w.idempotent, {p: list(found) for p, found in w.acknowledged.items()}) for w in self.writers]
+
+    def stop(self) -> None:
+        self.committer.stop.set()
+        for writer in self.writers:
+            writer.stop.set()
+
+    def join(self) -> None:
+        for thread in [*self.writers, self.committer]:
+            thread.join(180)
+            assert not thread.is_alive(), "a client didn't come to its end"
+        for writer in self.writers:
+            assert not writer.errors, f"writer {writer.index} (idempotent: {writer.idempotent}): {len(writer.errors)} errors, first {writer.errors[:3]}"
+            assert writer.count() == writer.sent
+
+
+@dataclass
+class Promise:
+    """The numbers and offsets that a writer was told, by partition."""
+
+    index: int
+    idempotent: bool
+    acknowledged: dict[int, list[tuple[int, int]]]
+
+
 def run(broker: Broker, rounds: int, seed: int, say=print) -> dict[str, int]:
     """Returns counts; fails with what is missing."""
     dice = random.Random(seed)
-    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
-    for future in admin.create_topics([NewTopic(TOPIC, PARTITIONS, 1, config={"segment.bytes": "1048576"})]).values():
-        future.result(30)
-    writers = [Writer(broker.bootstrap, i, i % 2 == 0, ["none", "lz4", "zstd"][i % 3], list(range(i * 2, i * 2 + 2))) for i in range(3)]
-    committer = Committer(broker.bootstrap)
-    floors = []
-    for thread in [*writers, committer]:
-        thread.start()
+    load = Load(broker)
+    reader = consumer(broker.bootstrap, GROUP, log_level=0, reconnect_backoff_ms=20, reconnect_backoff_max_ms=50)
+    kills = 0
     try:
         for number in range(rounds):
             # Load must be running before the kill: every writer gets on in every round.
-            wanted = [writer.count() + 50 for writer in writers]
-            deadline = time.monotonic() + 60
-            while any(writer.count() < count for writer, count in zip(writers, wanted)):
-                assert time.monotonic() < deadline, f"after restart {number} writers stand still: {[(w.index, w.idempotent, w.count(), w.partitions) for w in writers]}"
-                time.sleep(0.02)
-            time.sleep(dice.random() * 0.5)
+            load.wait_for_progress(5)
+            time.sleep(dice.random() * 0.2)
             broker.kill()
-            floors.append(committer.floor)
+            kills += 1
+            floor = load.committer.floor
+            while dice.random() < 0.2:
+                # Killed while it recovers.
+                broker.spawn()
+                time.sleep(dice.random() * 0.15)
+                assert broker.running(), f"the broker ended by itself:\n{broker.log_text()[-4000:]}"
+                broker.kill()
+                kills += 1
             broker.start()
-            committed = committed_offset(broker)
-            assert committed >= floors[-1], f"round {number}: the committed offset fell from {floors[-1]} to {committed}"
-            say(f"round {number + 1} of {rounds}: {sum(w.count() for w in writers)} acknowledged, committed {committed}")
+            committed = committed_offset(reader)
+            assert committed >= floor, f"round {number}: the committed offset fell from {floor} to {committed}"
+            if number % 10 == 9:
+                say(f"round {number + 1} of {rounds}: {sum(w.count() for w in load.writers)} acknowledged, committed {committed}")
     finally:
-        committer.stop.set()
-        for writer in writers:
-            writer.stop.set()
-    for thread in [*writers, committer]:
-        thread.join(180)
-        assert not thread.is_alive(), "a client didn't come to its end"
-    return check(broker, writers)
-
-
-def committed_offset(broker: Broker) -> int:
-    reader = consumer(broker.bootstrap, GROUP, log_level=0)
-    try:
-        (found,) = reader.committed([TopicPartition(TOPIC, 0)], timeout=30)
-        return max(found.offset, 0)
-    finally:
+        load.stop()
         reader.close()
+    load.join()
+    return {"kills": kills, **check(broker, load.promised())}
 
 
-def check(broker: Broker, writers: list[Writer]) -> dict[str, int]:
-    counts = {"sent": 0, "acknowledged": 0, "stored": 0, "repeated": 0}
-    for writer in writers:
-        assert not writer.errors, f"writer {writer.index} (idempotent: {writer.idempotent}): {len(writer.errors)} errors, first {writer.errors[:3]}"
-        counts["sent"] += writer.sent
-        for partition in writer.partitions:
+def committed_offset(reader: Consumer) -> int:
+    (found,) = reader.committed([TopicPartition(TOPIC, 0)], timeout=30)
+    return max(found.offset, 0)
+
+
+def check(broker: Broker, promised: list[Promise]) -> dict[str, int]:
+    counts = {"acknowledged": 0, "stored": 0, "repeated": 0}
+    for promise in promised:
+        for partition, acknowledged in promise.acknowledged.items():
             stored = read_partition(broker, partition)
             at = {offset: number for offset, number in stored}
             counts["stored"] += len(stored)
-            counts["acknowledged"] += len(writer.acknowledged[partition])
-            missing = [(number, offset) for number, offset in writer.acknowledged[partition] if offset >= 0 and at.get(offset) != number]
+            counts["acknowledged"] += len(acknowledged)
+            missing = [(number, offset) for number, offset in acknowledged if offset >= 0 and at.get(offset) != number]
             assert not missing, f"partition {partition}: {len(missing)} acknowledged records aren't at their offsets, first {missing[:3]}"
             # An idempotent producer may learn of an append only through its duplicate, whose offset can be unknown.
             present = {number for _, number in stored}
-            lost = [number for number, _ in writer.acknowledged[partition] if number not in present]
+            lost = [number for number, _ in acknowledged if number not in present]
             assert not lost, f"partition {partition}: {len(lost)} acknowledged records are lost, first {lost[:3]}"
             assert [offset for offset, _ in stored] == list(range(len(stored))), f"partition {partition} has gaps"
             numbers = [number for _, number in stored]
-            if writer.idempotent:
+            if promise.idempotent:
                 assert numbers == sorted(set(numbers)), f"partition {partition}: an idempotent producer's records are repeated or out of order"
             else:
                 first_seen = list(dict.fromkeys(numbers))
                 assert first_seen == sorted(first_seen), f"partition {partition}: out of order"
                 counts["repeated"] += len(numbers) - len(first_seen)
-    assert counts["acknowledged"] == counts["sent"]
     return counts
 
 
@@ -178,27 +224,44 @@ def read_partition(broker: Broker, partition: int) -> list[tuple[int, int]]:
     """(offset, number) of everything in it."""
     reader = consumer(broker.bootstrap, "unused", check_crcs=True, log_level=0)
     try:
-        end = reader.get_watermark_offsets(TopicPartition(TOPIC, partition), timeout=30)[1]
+        end = wait_until(f"partition {partition} is led", lambda: end_offset(reader, partition))
         reader.assign([TopicPartition(TOPIC, partition, 0)])
         return [(m.offset(), int(m.value().split(b" ")[1])) for m in poll_messages(reader, end, 120)]
     finally:
         reader.close()
 
 
+def end_offset(reader: Consumer, partition: int) -> int | None:
+    """None while nobody leads the partition: Kafka answers some time before."""
+    try:
+        return reader.get_watermark_offsets(TopicPartition(TOPIC, partition), timeout=30)[1]
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION:
+            raise
+        return None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--per-directory", type=int, default=100, help="rounds before the next begin on an empty directory")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     parser.add_argument("--shards", type=int)
     parser.add_argument("--broker", choices=["ottla", "kafka"], default="ottla")
+    parser.add_argument("-o", dest="properties", action="append", default=[], metavar="KEY=VALUE", help="a property of the broker")
     options = parser.parse_args()
-    print(f"seed {options.seed}")
-    broker = KafkaBroker() if options.broker == "kafka" else OttlaBroker(shards=options.shards)
-    try:
-        broker.start()
-        print(run(broker, options.rounds, options.seed))
-    finally:
-        broker.close()
+    properties = dict(text.split("=", 1) for text in options.properties)
+    total: Counter = Counter()
+    for first in range(0, options.rounds, options.per_directory):
+        seed = options.seed + first
+        print(f"from round {first}: seed {seed}", flush=True)
+        broker = KafkaBroker(properties) if options.broker == "kafka" else OttlaBroker(properties, shards=options.shards)
+        try:
+            broker.start()
+            total.update(run(broker, min(options.per_directory, options.rounds - first), seed))
+        finally:
+            broker.close()
+        print(dict(total), flush=True)
 
 
 if __name__ == "__main__":

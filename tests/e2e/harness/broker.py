@@ -141,7 +141,7 @@ class Broker:
                         return
             except (OSError, WireError):
                 pass
-            time.sleep(0.05)
+            time.sleep(0.01)
         raise AssertionError(f"{self.kind} wasn't ready within {timeout} s:\n{self.log_text()[-4000:]}")
 
     def stop(self) -> int:
