@@ -11,8 +11,8 @@ use ottla::base::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Rng, Uuid};
 use ottla::io::Disk;
 use ottla::log::batch_header::BatchHeader;
 use ottla::log::{
-    AppendError, AppendOrigin, FlushScope, Log, LogConfig, LogError, OpenParams, RecoveryReport,
-    TailPool, manager,
+    AppendError, AppendOrigin, FlushScope, Log, LogConfig, OpenParams, RecoveryReport, TailPool,
+    manager,
 };
 use ottla::record::{BatchBuilder, BatchParams, ProducerInfo};
 use ottla::sim::SimDisk;

@@ -363,7 +363,6 @@ impl<P: Publish> Active<P> {
 
     /// Appends records and takes them into the state. After an error the state has what
     /// the log has: of an operation that isn't atomic, some batches.
-
     fn append(
         &mut self,
         mut records: Vec<MetadataRecord>,

@@ -183,6 +183,5 @@ pub fn heartbeat(
         want_shut_down,
         offline_log_dirs: directories.offline().into_iter().collect(),
         cordoned_log_dirs: Some(directories.cordoned()),
-        ..Default::default()
     }
 }

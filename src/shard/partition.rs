@@ -101,7 +101,6 @@ impl Partition {
         mut replica: Replica,
         config: Arc<TopicConfig>,
         totals: Rc<TopicTotals>,
-        failures: Rc<Failures>,
     ) -> Partition {
         replica.set_durability(config.durability());
         replica.on_durable(log.recovery_point());
@@ -121,10 +120,15 @@ impl Partition {
             last_flush: Nanos(0),
             flush_in_flight: false,
             offline: false,
-            failures,
+            failures: Rc::default(),
             full_told_ms: None,
             totals,
         }
+    }
+
+    /// Where it is told that its log directory has failed.
+    pub fn reporting_to(self, failures: Rc<Failures>) -> Partition {
+        Partition { failures, ..self }
     }
 
     /// What clients write and read of its topic on this core.

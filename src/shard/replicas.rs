@@ -147,12 +147,10 @@ pub async fn close_all(shard: &Rc<Shard>) -> (Vec<PartitionCheckpoint>, Vec<Uuid
     let mut wakes = Wakes::new();
     let (mut checkpoints, mut unclean) = (Vec::new(), Vec::new());
     for partition in partitions.into_values() {
-        let mut partition = partition.borrow_mut();
-        if !close(shard, &mut partition, &mut wakes) {
-            unclean.push(partition.directory());
+        if !close(shard, &mut partition.borrow_mut(), &mut wakes) {
+            unclean.push(partition.borrow().directory());
         }
-        checkpoints.push(checkpoint(&partition));
-        drop(partition);
+        checkpoints.push(checkpoint(&partition.borrow()));
         shard.rt().yield_now().await;
     }
     shard.wake_all(wakes);
@@ -317,8 +315,8 @@ async fn open(
         replica_state,
         config,
         shard.metrics().topic(name),
-        shard.directories().failures().clone(),
-    ))
+    )
+    .reporting_to(shard.directories().failures().clone()))
 }
 
 /// The log directory with this id; the first where there is none.

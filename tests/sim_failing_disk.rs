@@ -1,0 +1,495 @@
+//! A whole node in the simulated world on disks that fail: no space, no read, no write, no
+//! sync, and syncs that take long. What concerns one log directory leaves the others alone.
+
+#[path = "support/requests.rs"]
+mod requests;
+#[path = "support/sim_server.rs"]
+mod sim_server;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use ottla::base::ErrorCode;
+use ottla::io::{Disk, Rt};
+use ottla::record::{batch::Batches, records};
+use ottla::sim::{self, Fails, NodeId, Sim, SimDisk};
+use ottla::wire::ApiKey;
+use ottla::wire::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use ottla::wire::messages::fetch_request::{FetchPartition, FetchTopic};
+use ottla::wire::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
+use ottla::wire::messages::metadata_request::MetadataRequestTopic;
+use ottla::wire::messages::metadata_response::MetadataResponsePartition;
+use ottla::wire::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use ottla::wire::messages::{
+    CreateTopicsRequest, CreateTopicsResponse, DescribeLogDirsRequest, DescribeLogDirsResponse,
+    FetchRequest, FetchResponse, FindCoordinatorRequest, FindCoordinatorResponse,
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, MetadataRequest,
+    MetadataResponse, OffsetCommitRequest, OffsetCommitResponse, ProduceResponse,
+};
+use sim_server::{Client, DATA_CORES, PORT};
+
+const TOPIC: &str = "t";
+const TWO_DIRS: &str = "log.dirs=/a,/b\nmetadata.log.dir=/meta\n";
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// One node and one client.
+struct World<'a> {
+    sim: &'a Sim,
+    server: NodeId,
+    rt: Rt,
+    lines: &'static str,
+}
+
+/// Runs a story for some seeds.
+fn with_node(lines: &'static str, story: impl Fn(&World<'_>)) {
+    for seed in 1..=3 {
+        println!("seed {seed}");
+        sim::run(seed, |sim| {
+            let server = sim.add_node(DATA_CORES + 1);
+            let clients = sim.add_node(1);
+            let rt = sim.boot(clients).remove(0);
+            let world = World {
+                sim,
+                server,
+                rt,
+                lines,
+            };
+            story(&world);
+        });
+    }
+}
+
+impl World<'_> {
+    fn disk(&self) -> SimDisk {
+        self.sim.disk(self.server)
+    }
+
+    fn boot(&self) {
+        let (starting, _) = sim_server::boot(self.sim, self.server, self.lines);
+        self.talk(async |_| {});
+        self.sim.run_for(Duration::from_millis(100));
+        assert!(matches!(starting.try_recv(), Ok(Ok(_))), "the node started");
+    }
+
+    fn restart(&self) {
+        self.sim.shut_down(self.server);
+        self.sim.run_for(Duration::from_millis(50));
+        self.boot();
+    }
+
+    /// Runs a conversation of one client to its end.
+    fn talk<R: 'static>(&self, conversation: impl AsyncFnOnce(&mut Client) -> R + 'static) -> R {
+        let at = SocketAddr::new(self.sim.ip(self.server), PORT);
+        let rt = self.rt.clone();
+        self.sim.block_on(&self.rt, TIMEOUT, async move {
+            let mut client = Client::connect(&rt, at).await;
+            conversation(&mut client).await
+        })
+    }
+
+    fn create(&self, topic: &'static str, partitions: i32, flush_each: bool) -> ErrorCode {
+        self.talk(async move |client| create(client, topic, partitions, flush_each).await)
+    }
+
+    fn produce(&self, partition: i32, value: &'static [u8]) -> (ErrorCode, i64) {
+        self.talk(async move |client| produce(client, partition, value).await)
+    }
+
+    fn read(&self, partition: i32, offset: i64) -> Result<Vec<Vec<u8>>, ErrorCode> {
+        self.talk(async move |client| read(client, partition, offset).await)
+    }
+
+    fn leaders(&self) -> BTreeMap<i32, MetadataResponsePartition> {
+        self.talk(async |client| {
+            let request = MetadataRequest {
+                topics: Some(vec![MetadataRequestTopic {
+                    name: Some(TOPIC.to_owned()),
+                    ..Default::default()
+                }]),
+                ..Default::default()
+            };
+            let response: MetadataResponse =
+                client.ask(ApiKey::Metadata, 12, &request).await.unwrap();
+            let partitions = response.topics[0].partitions.iter();
+            partitions.map(|p| (p.partition_index, p.clone())).collect()
+        })
+    }
+
+    /// Error and partitions of [`TOPIC`], by directory.
+    fn log_dirs(&self) -> BTreeMap<String, (ErrorCode, bool, BTreeSet<i32>)> {
+        self.talk(async |client| {
+            let request = DescribeLogDirsRequest { topics: None };
+            let response: DescribeLogDirsResponse = client
+                .ask(ApiKey::DescribeLogDirs, 5, &request)
+                .await
+                .unwrap();
+            let dirs = response.results.into_iter();
+            dirs.map(|dir| {
+                let topics = dir.topics.iter().filter(|topic| topic.name == TOPIC);
+                let partitions = topics.flat_map(|topic| &topic.partitions);
+                let partitions = partitions.map(|p| p.partition_index).collect();
+                let error = ErrorCode(dir.error_code);
+                (dir.log_dir, (error, dir.is_cordoned, partitions))
+            })
+            .collect()
+        })
+    }
+
+    fn partitions_in(&self, dir: &str) -> BTreeSet<i32> {
+        self.log_dirs()[dir].2.clone()
+    }
+
+    fn cordon(&self, dirs: &'static str) -> ErrorCode {
+        self.talk(async move |client| {
+            let request = IncrementalAlterConfigsRequest {
+                resources: vec![AlterConfigsResource {
+                    resource_type: 4,
+                    resource_name: "1".to_owned(),
+                    configs: vec![AlterableConfig {
+                        name: "cordoned.log.dirs".to_owned(),
+                        config_operation: 0,
+                        value: Some(dirs.to_owned()),
+                    }],
+                }],
+                validate_only: false,
+            };
+            let response: IncrementalAlterConfigsResponse = client
+                .ask(ApiKey::IncrementalAlterConfigs, 1, &request)
+                .await
+                .unwrap();
+            ErrorCode(response.responses[0].error_code)
+        })
+    }
+}
+
+async fn create(client: &mut Client, topic: &str, partitions: i32, flush_each: bool) -> ErrorCode {
+    let configs = flush_each.then(|| CreatableTopicConfig {
+        name: "flush.messages".to_owned(),
+        value: Some("1".to_owned()),
+    });
+    let request = CreateTopicsRequest {
+        topics: vec![CreatableTopic {
+            name: topic.to_owned(),
+            num_partitions: partitions,
+            replication_factor: 1,
+            configs: configs.into_iter().collect(),
+            ..Default::default()
+        }],
+        timeout_ms: 1_000,
+        ..Default::default()
+    };
+    let response: CreateTopicsResponse =
+        client.ask(ApiKey::CreateTopics, 7, &request).await.unwrap();
+    ErrorCode(response.topics[0].error_code)
+}
+
+/// The error and the offset, with acks=all. Until the broker is unfenced it leads nothing.
+async fn produce(client: &mut Client, partition: i32, value: &[u8]) -> (ErrorCode, i64) {
+    let request = requests::produce(TOPIC, partition, value);
+    loop {
+        let response: ProduceResponse = client.ask(ApiKey::Produce, 9, &request).await.unwrap();
+        let answer = &response.responses[0].partition_responses[0];
+        match ErrorCode(answer.error_code) {
+            ErrorCode::NOT_LEADER_OR_FOLLOWER => {}
+            error => return (error, answer.base_offset),
+        }
+    }
+}
+
+async fn read(client: &mut Client, partition: i32, offset: i64) -> Result<Vec<Vec<u8>>, ErrorCode> {
+    let request = FetchRequest {
+        max_wait_ms: 0,
+        min_bytes: 1,
+        max_bytes: 1 << 20,
+        session_epoch: -1,
+        topics: vec![FetchTopic {
+            topic: TOPIC.to_owned(),
+            partitions: vec![FetchPartition {
+                partition,
+                fetch_offset: offset,
+                partition_max_bytes: 1 << 20,
+                ..Default::default()
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let data = loop {
+        let response: FetchResponse = client.ask(ApiKey::Fetch, 12, &request).await.unwrap();
+        let data = response.responses[0].partitions[0].clone();
+        match ErrorCode(data.error_code) {
+            ErrorCode::NOT_LEADER_OR_FOLLOWER => {}
+            ErrorCode::NONE => break data,
+            error => return Err(error),
+        }
+    };
+    let bytes = data.records.unwrap_or_default();
+    let mut values = Vec::new();
+    for batch in Batches::new(&bytes).map_while(Result::ok) {
+        let mut reader = records(&batch).unwrap();
+        while let Some(record) = reader.next() {
+            values.push(record.unwrap().value.unwrap().to_vec());
+        }
+    }
+    Ok(values)
+}
+
+async fn commit(client: &mut Client) -> ErrorCode {
+    let request = OffsetCommitRequest {
+        group_id: "g".to_owned(),
+        generation_id_or_member_epoch: -1,
+        topics: vec![OffsetCommitRequestTopic {
+            name: TOPIC.to_owned(),
+            partitions: vec![OffsetCommitRequestPartition {
+                partition_index: 0,
+                committed_offset: 1,
+                ..Default::default()
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let response: OffsetCommitResponse =
+        client.ask(ApiKey::OffsetCommit, 8, &request).await.unwrap();
+    ErrorCode(response.topics[0].partitions[0].error_code)
+}
+
+async fn find_coordinator(client: &mut Client) {
+    let request = FindCoordinatorRequest {
+        key: "g".to_owned(),
+        ..Default::default()
+    };
+    loop {
+        let found: FindCoordinatorResponse = client
+            .ask(ApiKey::FindCoordinator, 3, &request)
+            .await
+            .unwrap();
+        if found.error_code == 0 {
+            return;
+        }
+    }
+}
+
+fn fill(disk: &SimDisk, left: u64) {
+    const ALL: u64 = 1 << 40;
+    disk.set_capacity_bytes(ALL);
+    let usable = disk.space(Path::new("/")).unwrap().usable_bytes;
+    disk.set_capacity_bytes(ALL - usable + left);
+}
+
+#[test]
+fn without_space_everything_is_refused_but_reads_and_comes_back_with_it() {
+    with_node("", |world| {
+        world.boot();
+        assert_eq!(world.create(TOPIC, 1, false), ErrorCode::NONE);
+        assert_eq!(world.produce(0, b"before"), (ErrorCode::NONE, 0));
+        world.talk(async |client| {
+            find_coordinator(client).await;
+            while commit(client).await != ErrorCode::NONE {}
+        });
+        let disk = world.disk();
+        for left in [0, 50] {
+            fill(&disk, left);
+            let refused = world.produce(0, b"refused");
+            assert_eq!(refused, (ErrorCode::KAFKA_STORAGE_ERROR, -1));
+            assert_eq!(world.read(0, 0).unwrap(), [b"before"]);
+            let refused = world.create("other", 1, false);
+            assert_eq!(refused, ErrorCode::KAFKA_STORAGE_ERROR);
+            let refused = world.talk(async |client| commit(client).await);
+            assert_eq!(refused, ErrorCode::NOT_COORDINATOR);
+            // Checkpoints and background work run into it, too.
+            world.sim.run_for(Duration::from_secs(70));
+            assert_eq!(world.log_dirs()["/data"].0, ErrorCode::NONE);
+        }
+        disk.set_capacity_bytes(u64::MAX);
+        assert_eq!(world.produce(0, b"after"), (ErrorCode::NONE, 1));
+        assert_eq!(world.create("other", 1, false), ErrorCode::NONE);
+        let committed = world.talk(async |client| commit(client).await);
+        assert_eq!(committed, ErrorCode::NONE);
+        let values = [&b"before"[..], b"after"];
+        assert_eq!(world.read(0, 0).unwrap(), values);
+        world.restart();
+        assert_eq!(world.read(0, 0).unwrap(), values);
+    });
+}
+
+#[test]
+fn a_topic_whose_logs_have_no_space_is_there_once_there_is_some() {
+    with_node("", |world| {
+        world.boot();
+        // For the metadata, but hardly for a log as well.
+        let mut left = 300;
+        fill(&world.disk(), left);
+        while world.create(TOPIC, 9, false) == ErrorCode::KAFKA_STORAGE_ERROR {
+            left += 20;
+            fill(&world.disk(), left);
+        }
+        let refused = (0..9).filter(|p| world.produce(*p, &[b'x'; 2_000]).0 != ErrorCode::NONE);
+        assert_eq!(refused.count(), 9);
+        world.disk().set_capacity_bytes(u64::MAX);
+        world.sim.run_for(Duration::from_secs(2));
+        for partition in 0..9 {
+            assert_eq!(world.produce(partition, b"x"), (ErrorCode::NONE, 0));
+        }
+    });
+}
+
+fn a_directory_goes_offline(what: Fails) {
+    with_node(TWO_DIRS, |world| {
+        world.boot();
+        assert_eq!(world.create(TOPIC, 6, true), ErrorCode::NONE);
+        let (in_a, in_b) = (world.partitions_in("/a"), world.partitions_in("/b"));
+        assert_eq!((in_a.len(), in_b.len()), (3, 3), "each has as many");
+        for partition in 0..6 {
+            assert_eq!(world.produce(partition, b"kept"), (ErrorCode::NONE, 0));
+        }
+        world.disk().break_down("/a", what.clone());
+        let first = *in_a.first().unwrap();
+        let refused = world.produce(first, b"not acknowledged").0;
+        assert_eq!(refused, ErrorCode::KAFKA_STORAGE_ERROR);
+        world.disk().mend();
+        world.sim.run_for(Duration::from_millis(100));
+        // For good, with every partition in it.
+        for partition in &in_a {
+            let refused = world.produce(*partition, b"refused");
+            assert_eq!(refused, (ErrorCode::KAFKA_STORAGE_ERROR, -1));
+            assert_eq!(
+                world.read(*partition, 0),
+                Err(ErrorCode::KAFKA_STORAGE_ERROR)
+            );
+        }
+        for partition in &in_b {
+            assert_eq!(world.produce(*partition, b"goes on"), (ErrorCode::NONE, 1));
+        }
+        for (partition, told) in world.leaders() {
+            let is_offline = in_a.contains(&partition);
+            let expected = if is_offline {
+                (-1, vec![1])
+            } else {
+                (1, vec![])
+            };
+            assert_eq!((told.leader_id, told.offline_replicas), expected);
+        }
+        let dirs = world.log_dirs();
+        assert_eq!(dirs["/a"].0, ErrorCode::KAFKA_STORAGE_ERROR);
+        assert_eq!((dirs["/b"].0, &dirs["/b"].2), (ErrorCode::NONE, &in_b));
+        // New ones go where they can.
+        assert_eq!(world.create("other", 2, false), ErrorCode::NONE);
+
+        world.restart();
+        for partition in &in_a {
+            assert_eq!(world.read(*partition, 0).unwrap()[0], b"kept");
+            assert_eq!(world.produce(*partition, b"again").0, ErrorCode::NONE);
+        }
+        assert_eq!(world.partitions_in("/a"), in_a);
+    });
+}
+
+#[test]
+fn a_failed_sync_takes_its_directory_offline() {
+    a_directory_goes_offline(Fails::Syncs);
+}
+
+#[test]
+fn a_failed_write_takes_its_directory_offline() {
+    a_directory_goes_offline(Fails::Writes);
+}
+
+#[test]
+fn a_directory_that_is_bad_at_the_start_is_left_out() {
+    with_node(TWO_DIRS, |world| {
+        world.boot();
+        assert_eq!(world.create(TOPIC, 4, false), ErrorCode::NONE);
+        for partition in 0..4 {
+            assert_eq!(world.produce(partition, b"kept"), (ErrorCode::NONE, 0));
+        }
+        let (in_a, in_b) = (world.partitions_in("/a"), world.partitions_in("/b"));
+        world.disk().break_down("/a", Fails::Writes);
+        world.restart();
+        for partition in &in_a {
+            assert_eq!(
+                world.read(*partition, 0),
+                Err(ErrorCode::KAFKA_STORAGE_ERROR)
+            );
+            assert_eq!(world.leaders()[partition].leader_id, -1);
+        }
+        for partition in &in_b {
+            assert_eq!(world.produce(*partition, b"goes on"), (ErrorCode::NONE, 1));
+        }
+        assert_eq!(world.log_dirs()["/a"].0, ErrorCode::KAFKA_STORAGE_ERROR);
+        world.disk().mend();
+        world.restart();
+        for partition in 0..4 {
+            assert_eq!(world.read(partition, 0).unwrap()[0], b"kept");
+        }
+        assert_eq!(world.partitions_in("/a"), in_a);
+    });
+}
+
+#[test]
+fn what_cannot_be_read_is_refused_and_the_rest_goes_on() {
+    with_node("", |world| {
+        world.boot();
+        assert_eq!(world.create(TOPIC, 2, false), ErrorCode::NONE);
+        for offset in 0..3 {
+            assert_eq!(world.produce(0, &[b'x'; 600]), (ErrorCode::NONE, offset));
+        }
+        assert_eq!(world.produce(1, b"other"), (ErrorCode::NONE, 0));
+        // Nothing of it is in memory afterwards.
+        world.restart();
+        let log = Path::new("/data/t-0/00000000000000000000.log");
+        world.disk().break_down(log, Fails::Reads(0..512));
+        assert_eq!(world.read(0, 0), Err(ErrorCode::KAFKA_STORAGE_ERROR));
+        assert_eq!(world.read(1, 0).unwrap(), [b"other"]);
+        assert_eq!(world.produce(0, b"goes on"), (ErrorCode::NONE, 3));
+        assert_eq!(world.read(0, 3).unwrap(), [b"goes on"]);
+        world.disk().mend();
+        assert_eq!(world.read(0, 0).unwrap().len(), 4);
+    });
+}
+
+#[test]
+fn a_stalled_disk_holds_up_only_who_waits_for_it() {
+    with_node("", |world| {
+        world.boot();
+        assert_eq!(world.create(TOPIC, 1, true), ErrorCode::NONE);
+        assert_eq!(world.produce(0, b"quick"), (ErrorCode::NONE, 0));
+        world.disk().set_sync_delay(Duration::from_secs(40));
+        // The acknowledgement is too late, the record is there.
+        assert_eq!(world.produce(0, b"slow").0, ErrorCode::REQUEST_TIMED_OUT);
+        assert_eq!(world.read(0, 0).unwrap(), [&b"quick"[..], b"slow"]);
+        world.disk().set_sync_delay(Duration::ZERO);
+        world.sim.run_for(Duration::from_secs(60));
+        assert_eq!(world.produce(0, b"quick again"), (ErrorCode::NONE, 2));
+    });
+}
+
+#[test]
+fn new_partitions_keep_out_of_cordoned_directories() {
+    with_node(TWO_DIRS, |world| {
+        world.boot();
+        assert_eq!(world.cordon("/a"), ErrorCode::NONE);
+        assert_eq!(world.create(TOPIC, 4, false), ErrorCode::NONE);
+        let dirs = world.log_dirs();
+        assert_eq!(dirs["/a"], (ErrorCode::NONE, true, BTreeSet::new()));
+        assert_eq!(dirs["/b"].2.len(), 4);
+        assert_eq!(world.produce(0, b"x"), (ErrorCode::NONE, 0));
+        assert_eq!(world.cordon("*"), ErrorCode::NONE);
+        world.sim.run_for(Duration::from_secs(1));
+        assert_eq!(
+            world.create("other", 1, false),
+            ErrorCode::INVALID_REPLICATION_FACTOR
+        );
+        world.restart();
+        assert!(world.log_dirs()["/b"].1);
+        assert_eq!(world.cordon(""), ErrorCode::NONE);
+        world.sim.run_for(Duration::from_secs(1));
+        assert_eq!(world.create("other", 1, false), ErrorCode::NONE);
+    });
+}
