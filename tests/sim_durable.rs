@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use ottla::base::ErrorCode;
 use ottla::io::{Queue, Rt};
-use ottla::sim::{self, NodeId, Sim};
+use ottla::sim::{self, Fails, NodeId, Sim};
 use ottla::wire::ApiKey;
 use ottla::wire::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use ottla::wire::messages::fetch_request::{FetchPartition, FetchTopic};
@@ -375,11 +375,13 @@ fn what_acks_0_wrote_is_read_once_it_is_durable() {
 #[test]
 fn a_failed_sync_acknowledges_nothing_and_shows_nothing() {
     sim::run(6, |sim| {
-        let scene = Scene::start(sim, FSYNC, &[]);
+        // With the metadata's directory the whole node would end.
+        let lines = format!("{FSYNC}log.dirs=/meta,/data\ncordoned.log.dirs=/meta\n");
+        let scene = Scene::start(sim, &lines, &[]);
         let first = scene.produce(0, -1, b"first");
         sim.run_for(LONG);
         assert_eq!(first.outcome(), (0, 0));
-        sim.disk(scene.server).fail_syncs(1);
+        sim.disk(scene.server).break_down("/data", Fails::Syncs);
         let lost = scene.produce(0, -1, b"lost");
         sim.run_for(LONG);
         assert_eq!(lost.outcome().0, ErrorCode::KAFKA_STORAGE_ERROR.0);

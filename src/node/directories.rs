@@ -121,7 +121,8 @@ impl Directories {
             error,
             "log directory failed: it is offline until the next start"
         );
-        if let Some(why) = self.state.borrow().why_to_end() {
+        let fatal = self.state.borrow().why_to_end();
+        if let Some(why) = fatal {
             self.end(why);
             return;
         }
