@@ -210,7 +210,7 @@ impl Raft {
     }
 }
 
-fn unknown_partitions(request: &DescribeQuorumRequest) -> DescribeQuorumResponse {
+pub(super) fn unknown_partitions(request: &DescribeQuorumRequest) -> DescribeQuorumResponse {
     let topics = request.topics.iter().map(|topic| TopicData {
         topic_name: topic.topic_name.clone(),
         partitions: topic

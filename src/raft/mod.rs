@@ -1,14 +1,13 @@
-//! Layer 2: the metadata log's Raft (KIP-595), so far with this node as the only voter. It
-//! elects itself at every start in an epoch of its own, writes the first batch of that
+//! Layer 2: the metadata log's Raft. [`quorum`] is the state machine of a replica among
+//! others, which nodes don't run yet. They run [`leader`], with this node as the only voter:
+//! it elects itself at every start in an epoch of its own, writes the first batch of that
 //! epoch, and what it has made durable is committed.
 //!
 //! ```text
 //!   start ── quorum-state durable ──▶ LeaderChange batch appended ── fsync ──▶ high watermark
 //!                                     (and KRaftVersion, Voters in a new dynamic quorum)
 //! ```
-//! Called by `node::controller`, which owns the files. Each further state of a replica
-//! (Unattached, Prospective, Candidate, Follower, Resigned) gets a file beside [`leader`].
-//! Pure: no files, no clock.
+//! Called by `node::controller`, which owns the files. Pure: no files, no clock.
 //!
 //! Invariants: an epoch is led once at most: it is persisted before anything is written in
 //! it. The high watermark never falls, and counts only what is on stable storage.
@@ -16,6 +15,7 @@
 pub mod checkpoint;
 pub mod control;
 pub mod leader;
+pub mod quorum;
 pub mod quorum_state;
 pub mod voters;
 

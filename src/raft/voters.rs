@@ -50,6 +50,11 @@ pub struct Voter {
 pub const KRAFT_VERSIONS: (i16, i16) = (0, 1);
 
 impl Voter {
+    /// Where it is reached by a listener's name.
+    pub fn endpoint(&self, listener: &str) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|e| e.listener == listener)
+    }
+
     pub fn new(id: BrokerId, directory: Option<Uuid>, endpoints: Vec<Endpoint>) -> Voter {
         Voter {
             key: ReplicaKey { id, directory },
@@ -90,6 +95,35 @@ impl VoterSet {
         self.get(key.id).is_some_and(|voter| {
             voter.key.directory.is_none() || voter.key.directory == key.directory
         })
+    }
+
+    /// With one more voter; its id must be new.
+    pub fn with(&self, voter: Voter) -> VoterSet {
+        assert!(self.get(voter.key.id).is_none(), "one voter for an id");
+        self.iter().cloned().chain([voter]).collect()
+    }
+
+    /// Without the voter of exactly this id and directory; `None` where there is none.
+    pub fn without(&self, key: &ReplicaKey) -> Option<VoterSet> {
+        let is_there = self.get(key.id).is_some_and(|voter| voter.key == *key);
+        is_there.then(|| {
+            let others = self.iter().filter(|voter| voter.key != *key);
+            others.cloned().collect()
+        })
+    }
+
+    /// With the data of a voter replaced; `None` where it doesn't vote.
+    pub fn updated(&self, voter: Voter) -> Option<VoterSet> {
+        self.is_voter(&voter.key).then(|| {
+            let mut voters = self.voters.clone();
+            voters.insert(voter.key.id, voter);
+            VoterSet { voters }
+        })
+    }
+
+    /// How many voters are more than half.
+    pub fn majority(&self) -> usize {
+        self.len() / 2 + 1
     }
 
     pub fn is_only_voter(&self, key: &ReplicaKey) -> bool {
