@@ -1,0 +1,224 @@
+//! AddRaftVoter, RemoveRaftVoter, UpdateRaftVoter and DescribeQuorum.
+
+use ottla::base::{BrokerId, ErrorCode, LeaderEpoch, Offset, Uuid};
+use ottla::raft::quorum::{Input, LogView, OffsetAndEpoch, Request, Response, StateName};
+use ottla::raft::{METADATA_TOPIC, Voter, VoterSet};
+use ottla::wire::messages::{
+    DescribeQuorumRequest, RemoveRaftVoterRequest, UpdateRaftVoterRequest, describe_quorum_request,
+    update_raft_voter_request,
+};
+
+use crate::support::*;
+
+#[test]
+fn voters_are_added_one_at_a_time() {
+    let mut leader = Replica::new(1, &[1]);
+    let mut wrong = add(2);
+    wrong.listeners[0].name = "OTHER".to_owned();
+    let refused = added(leader.ask(1, Request::AddRaftVoter(wrong)));
+    assert_eq!(refused.0, ErrorCode::INVALID_REQUEST);
+    let refused = added(leader.ask(1, Request::AddRaftVoter(add(1))));
+    assert_eq!(refused.0, ErrorCode::DUPLICATE_VOTER);
+
+    // It is asked what it can run, and must have fetched to the end.
+    let ask = |leader: &mut Replica| {
+        let id = leader.send(1, Request::AddRaftVoter(add(2)));
+        let sent = leader.sent();
+        let Some((call, 2, Request::ApiVersions(_))) = sent.last().cloned() else {
+            panic!("{sent:?}");
+        };
+        (id, call)
+    };
+    let (id, call) = ask(&mut leader);
+    let busy = added(leader.ask(1, Request::AddRaftVoter(add(3))));
+    assert_eq!(busy.0, ErrorCode::REQUEST_TIMED_OUT);
+    leader.input(Input::Response {
+        call,
+        response: versions(0, 1),
+    });
+    let (error, message) = added(leader.answer(id).expect("refused"));
+    assert_eq!(error, ErrorCode::REQUEST_TIMED_OUT);
+    assert!(message.contains("lagging behind"), "{message}");
+
+    let end = leader.quorum.log().end().0;
+    leader.ask(18, Request::Fetch(fetch(2, 1, end, 1)));
+    let (id, call) = ask(&mut leader);
+    leader.input(Input::Response {
+        call,
+        response: versions(0, 0),
+    });
+    let (error, _) = added(leader.answer(id).expect("refused"));
+    assert_eq!(error, ErrorCode::INVALID_REQUEST);
+
+    let (id, call) = ask(&mut leader);
+    leader.input(Input::Response {
+        call,
+        response: versions(0, 1),
+    });
+    // In effect at once, told when both have it.
+    assert_eq!(leader.quorum.voters().len(), 2);
+    assert_eq!(leader.answer(id), None);
+    assert_eq!(leader.quorum.high_watermark(), Some(Offset(end)));
+    leader.ask(18, Request::Fetch(fetch(2, 1, end + 1, 1)));
+    assert_eq!(leader.quorum.high_watermark(), Some(Offset(end + 1)));
+    let (error, _) = added(leader.answer(id).expect("committed"));
+    assert_eq!(error, ErrorCode::NONE);
+
+    // Nobody else answers.
+    let mut follower = Replica::follower(4);
+    let refused = added(follower.ask(1, Request::AddRaftVoter(add(4))));
+    assert_eq!(refused.0, ErrorCode::NOT_LEADER_OR_FOLLOWER);
+    let fixed = LogView::new(voters(&[1]));
+    let mut fixed = Replica::with_log(1, fixed, None);
+    let refused = added(fixed.ask(1, Request::AddRaftVoter(add(4))));
+    assert_eq!(refused.0, ErrorCode::UNSUPPORTED_VERSION);
+}
+
+#[test]
+fn a_leader_removes_itself_and_hands_over() {
+    let mut leader = Replica::leader();
+    leader.ask(18, Request::Fetch(fetch(2, 1, 3, 1)));
+    let remove = |id: i32, directory: Uuid| {
+        Request::RemoveRaftVoter(RemoveRaftVoterRequest {
+            cluster_id: None,
+            voter_id: id,
+            voter_directory_id: directory,
+        })
+    };
+    let answer = leader.ask(0, remove(2, Uuid([99; 16])));
+    let code = |response: Response| match response {
+        Response::RemoveRaftVoter(response) => ErrorCode(response.error_code),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(code(answer), ErrorCode::VOTER_NOT_FOUND);
+    let id = leader.send(0, remove(1, key(1).wire_directory()));
+    assert_eq!(leader.quorum.voters().len(), 2);
+    // It needs both that stay, and isn't counted.
+    leader.ask(18, Request::Fetch(fetch(2, 1, 4, 1)));
+    assert_eq!(leader.answer(id), None);
+    leader.ask(18, Request::Fetch(fetch(3, 1, 4, 1)));
+    assert_eq!(code(leader.answer(id).expect("committed")), ErrorCode::NONE);
+    assert_eq!(leader.state(), (StateName::Resigned, 1));
+}
+
+#[test]
+fn a_voter_tells_the_leader_what_has_changed() {
+    let mut log = LogView::at_snapshot(
+        VoterSet::default(),
+        OffsetAndEpoch::BOOTSTRAP,
+        100,
+        1,
+        Some(
+            voters(&[1, 2, 3])
+                .updated(Voter::new(BrokerId(1), key(1).directory, vec![endpoint(8)]))
+                .unwrap(),
+        ),
+    );
+    log.append(Offset(5), LeaderEpoch(1), Vec::new());
+    let mut follower = Replica::with_log(1, log, None);
+    follower.ask(1, begin(3, 4, 1));
+    let answer_fetches = |follower: &mut Replica| {
+        for (call, _, request) in follower.sent() {
+            match request {
+                Request::Fetch(_) => {
+                    let response = Response::Fetch(answer_of(3, 4));
+                    follower.input(Input::Response { call, response });
+                }
+                Request::UpdateRaftVoter(request) => return Some(request),
+                _ => {}
+            }
+        }
+        None
+    };
+    let mut told = None;
+    for _ in 0..5 {
+        follower.pass_ms(400);
+        told = told.or(answer_fetches(&mut follower));
+    }
+    follower.pass_ms(1);
+    let request = told.or(answer_fetches(&mut follower)).expect("it tells");
+    assert_eq!((request.voter_id, request.current_leader_epoch), (1, 4));
+    assert_eq!(request.listeners[0].host, "host-1");
+
+    let mut leader = Replica::leader();
+    leader.ask(18, Request::Fetch(fetch(2, 1, 3, 1)));
+    let update = |id: i32, host: &str| UpdateRaftVoterRequest {
+        cluster_id: None,
+        current_leader_epoch: 1,
+        voter_id: id,
+        voter_directory_id: key(id).wire_directory(),
+        listeners: vec![update_raft_voter_request::Listener {
+            name: "CONTROLLER".to_owned(),
+            host: host.to_owned(),
+            port: 9_092,
+        }],
+        kraft_version_feature: update_raft_voter_request::KRaftVersionFeature {
+            min_supported_version: 0,
+            max_supported_version: 1,
+        },
+    };
+    let mut ask =
+        |request: UpdateRaftVoterRequest| match leader.ask(0, Request::UpdateRaftVoter(request)) {
+            Response::UpdateRaftVoter(response) => {
+                assert_eq!(response.current_leader.leader_id, 1);
+                assert_eq!(response.current_leader.host, "host-1");
+                ErrorCode(response.error_code)
+            }
+            other => panic!("{other:?}"),
+        };
+    assert_eq!(ask(update(9, "x")), ErrorCode::VOTER_NOT_FOUND);
+    let mut unable = update(2, "x");
+    unable.kraft_version_feature.max_supported_version = 0;
+    assert_eq!(ask(unable), ErrorCode::INVALID_REQUEST);
+    let mut stale = update(2, "x");
+    stale.current_leader_epoch = 0;
+    assert_eq!(ask(stale), ErrorCode::FENCED_LEADER_EPOCH);
+    assert_eq!(ask(update(2, "moved")), ErrorCode::NONE);
+    // The next change waits for this one.
+    assert_eq!(ask(update(2, "again")), ErrorCode::REQUEST_TIMED_OUT);
+    let voter = leader.quorum.voters().get(BrokerId(2)).unwrap();
+    assert_eq!(voter.endpoints[0].host, "moved");
+}
+
+#[test]
+fn whoever_fetches_is_described() {
+    let mut leader = Replica::leader();
+    leader.ask(18, Request::Fetch(fetch(2, 1, 3, 1)));
+    leader.ask(18, Request::Fetch(fetch(7, 1, 0, 0)));
+    let describe = |replica: &mut Replica| {
+        let request = DescribeQuorumRequest {
+            topics: vec![describe_quorum_request::TopicData {
+                topic_name: METADATA_TOPIC.to_owned(),
+                partitions: vec![describe_quorum_request::PartitionData { partition_index: 0 }],
+            }],
+        };
+        match replica.ask(2, Request::DescribeQuorum(request)) {
+            Response::DescribeQuorum(response) => response,
+            other => panic!("{other:?}"),
+        }
+    };
+    let answer = describe(&mut leader);
+    let p = &answer.topics[0].partitions[0];
+    assert_eq!((p.leader_id, p.leader_epoch, p.high_watermark), (1, 1, 3));
+    let ends = p
+        .current_voters
+        .iter()
+        .map(|v| (v.replica_id, v.log_end_offset));
+    assert_eq!(ends.collect::<Vec<_>>(), [(1, 3), (2, 3), (3, -1)]);
+    assert_eq!(
+        (p.observers[0].replica_id, p.observers[0].log_end_offset),
+        (7, 0)
+    );
+    assert_eq!(p.observers[0].replica_directory_id, key(7).wire_directory());
+    assert_eq!(p.observers[0].last_caught_up_timestamp, -1);
+    assert_eq!(answer.nodes.len(), 3);
+    // Five minutes after its last word an observer is forgotten.
+    for _ in 0..300 {
+        leader.pass_ms(1_000);
+        leader.ask(18, Request::Fetch(fetch(2, 1, 3, 1)));
+    }
+    assert_eq!(leader.state(), (StateName::Leader, 1));
+    assert_eq!(describe(&mut leader).topics[0].partitions[0].observers, []);
+    let not_leader = describe(&mut Replica::follower(4));
+    assert_eq!(not_leader.error_code, ErrorCode::NOT_LEADER_OR_FOLLOWER.0);
+}
