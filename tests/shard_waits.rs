@@ -64,6 +64,8 @@ fn next(owner: CoreId, image: &MetadataImage, records: &[MetadataRecord]) -> Arc
         changes: Arc::new(changes),
         placement: Arc::new(Placement {
             owners: (0..2).map(|index| (partition(index), owner)).collect(),
+            // One that the node does not know stands for its first.
+            directories: (0..2).map(|index| (partition(index), Some(ID))).collect(),
         }),
     })
 }
