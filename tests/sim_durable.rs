@@ -350,6 +350,27 @@ fn the_high_watermark_stays_when_the_durability_rises_and_new_data_waits() {
 }
 
 #[test]
+fn what_is_there_is_flushed_when_the_durability_rises() {
+    for seed in 1..=6 {
+        sim::run(seed, |sim| {
+            let scene = Scene::start(sim, OS, &[]);
+            sim.run_for(LONG);
+            let first: Vec<_> = (0..PARTITIONS)
+                .map(|partition| scene.produce(partition, -1, b"x"))
+                .collect();
+            sim.run_for(Duration::from_millis(50));
+            assert!(first.iter().all(|first| first.outcome() == (0, 0)));
+            scene.set_durability("fsync");
+            sim.run_for(Duration::from_millis(30));
+            scene.cut_power(OS);
+            for partition in 0..PARTITIONS {
+                assert_eq!(scene.latest(partition), 1, "seed {seed}");
+            }
+        });
+    }
+}
+
+#[test]
 fn what_acks_0_wrote_is_read_once_it_is_durable() {
     sim::run(5, |sim| {
         let scene = Scene::start(sim, FSYNC, &[]);
@@ -420,6 +441,11 @@ fn a_committed_offset_is_durable_before_it_is_acknowledged() {
                 find_coordinator(&rt, &mut client).await;
             });
             sim.run_for(LONG);
+            let first: Pending<OffsetCommitResponse> =
+                scene.begin(ApiKey::OffsetCommit, 8, commit(3));
+            // Not by a look every half second: a flush, perhaps with names, and the way.
+            sim.run_for(Duration::from_millis(100));
+            assert!(!first.is_open(), "its flush begins at once");
             scene.hold("/data");
             let committed: Pending<OffsetCommitResponse> =
                 scene.begin(ApiKey::OffsetCommit, 8, commit(7));
