@@ -52,6 +52,8 @@ pub struct Clients {
     pub at: SocketAddr,
     pub model: Rc<RefCell<Model>>,
     pub gate: Rc<Cell<bool>>,
+    /// Whether acknowledged batches may be lost, and with them a producer's sequence.
+    pub may_lose: bool,
 }
 
 /// A topic that stays for the whole scenario.
@@ -476,6 +478,14 @@ impl Idempotent {
                         self.acknowledged(&log, offset, &ids);
                     }
                     Ok(None) => refused.push((log, ids, bytes)),
+                    Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                        assert!(self.clients.may_lose, "{log:?}: a sequence has a gap");
+                        // Begins anew, as a producer whose batches are lost does.
+                        self.id = None;
+                        self.next_sequence.clear();
+                        self.pending.clear();
+                        return Err(error);
+                    }
                     // The connection has gone, and so are the answers that follow.
                     Err(_) => refused.push((log, ids, bytes)),
                 }
@@ -567,6 +577,7 @@ async fn produced(client: &mut Client, id: i32) -> io::Result<Option<i64>> {
         // Not unfenced yet, or closing its logs.
         ErrorCode::NOT_LEADER_OR_FOLLOWER | ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => Ok(None),
         ErrorCode::REQUEST_TIMED_OUT => Ok(None),
+        ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER => Err(io::ErrorKind::InvalidData.into()),
         other => panic!("a batch was refused: {other}"),
     }
 }

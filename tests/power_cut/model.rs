@@ -27,6 +27,8 @@ pub type RecordId = u64;
 /// What the last ends may have taken besides what wasn't promised to anybody.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Losses {
+    /// Records that were acknowledged.
+    pub acknowledged: bool,
     /// Records that consumers had read.
     pub reads: bool,
     /// Committed offsets.
@@ -37,6 +39,7 @@ pub struct Losses {
 
 impl Losses {
     pub const NONE: Losses = Losses {
+        acknowledged: false,
         reads: false,
         commits: false,
         gaps: false,
@@ -117,7 +120,7 @@ pub struct Counts {
     pub deletions: u64,
     pub rolls: u64,
     pub truncations: u64,
-    pub lost_reads: u64,
+    pub lost_records: u64,
     pub lost_commits: u64,
     pub gaps: u64,
 }
@@ -145,7 +148,7 @@ impl AddAssign for Counts {
         self.deletions += other.deletions;
         self.rolls += other.rolls;
         self.truncations += other.truncations;
-        self.lost_reads += other.lost_reads;
+        self.lost_records += other.lost_records;
         self.lost_commits += other.lost_commits;
         self.gaps += other.gaps;
     }
@@ -228,7 +231,8 @@ impl Model {
             next = offset + 1;
         }
         if state.retained {
-            assert!(start < end || end == 0, "{log:?}: retention took all");
+            let has_records = start < end || end == 0 || losses.acknowledged;
+            assert!(has_records, "{log:?}: retention took all");
         } else {
             let least = state.deleted_up_to;
             assert!(start <= least, "{log:?} starts at {start}, not by {least}");
@@ -242,14 +246,14 @@ impl Model {
             }
             let record = known.record;
             assert!(
-                !known.acknowledged,
+                !known.acknowledged || losses.acknowledged,
                 "{log:?}: acknowledged record {record} at {offset} is lost: {now:?} of {start}..{end}"
             );
             assert!(
                 !known.read || losses.reads,
                 "{log:?}: record {record} at {offset} was read and is gone: {now:?} of {start}..{end}"
             );
-            self.counts.lost_reads += 1;
+            self.counts.lost_records += 1;
             state.known.remove(&offset);
             state.offsets.remove(&record);
         }
@@ -275,7 +279,10 @@ impl Model {
             .known
             .iter()
             .rev()
-            .find(|(_, known)| known.acknowledged || !losses.reads);
+            .find(|(_, known)| match known.acknowledged {
+                true => !losses.acknowledged,
+                false => !losses.reads,
+            });
         kept.map_or(0, |(offset, _)| offset + 1)
     }
 
