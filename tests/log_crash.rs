@@ -302,6 +302,9 @@ impl World {
                 last.map(|header| (header.last_offset(), header.last_sequence())),
             );
         }
+        let end = self.log.log_end_offset();
+        let latest = self.log.latest_epoch();
+        assert!(latest.is_none_or(|entry| entry.start_offset <= end));
         assert_eq!(self.log.topic_id(), Some(TOPIC_ID));
     }
 

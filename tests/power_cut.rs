@@ -196,6 +196,7 @@ struct Scenario<'a> {
     /// What the ends since the last check may have taken.
     losses: Losses,
     segments: BTreeSet<String>,
+    wall_ahead_ms: i64,
 }
 
 impl<'a> Scenario<'a> {
@@ -239,6 +240,7 @@ impl<'a> Scenario<'a> {
             lives: 0,
             losses: Losses::default(),
             segments: BTreeSet::new(),
+            wall_ahead_ms: 0,
         }
     }
 
@@ -261,6 +263,13 @@ impl<'a> Scenario<'a> {
         }
         self.start(first);
         self.clients.gate.set(true);
+        if self.dice.one_in(2) {
+            // Time for what happens every half minute by the wall clock: it jumps.
+            self.sim
+                .run_for(Duration::from_millis(150 + self.dice.below(250)));
+            self.wall_ahead_ms += 40_000;
+            self.sim.set_wall_ahead_ms(self.server, self.wall_ahead_ms);
+        }
         self.run_to_an_end();
         self.clients.gate.set(false);
         self.sim.break_connections(self.server, self.client_node);
