@@ -60,8 +60,6 @@ const OS: Mode = Mode {
 
 /// The same with power cuts: what is there afterwards must be whole and in order.
 const OS_CUT: Mode = Mode {
-    // Not before recovery points stay behind a log start that isn't synced.
-    deletions: false,
     power_cuts: true,
     losses: Losses {
         acknowledged: true,
@@ -449,7 +447,7 @@ fn run_mode(mode: Mode, seeds_in_ci: u64) {
 
 #[test]
 fn a_kill_takes_nothing() {
-    run_mode(OS, 2);
+    run_mode(OS, 3);
 }
 
 #[test]
@@ -468,7 +466,7 @@ fn a_power_cut_takes_nothing_acknowledged_or_read_under_fsync() {
         println!("this node has no ottla.durability");
         return;
     }
-    run_mode(FSYNC, 12);
+    run_mode(FSYNC, 16);
 }
 
 #[test]
