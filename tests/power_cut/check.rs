@@ -12,8 +12,8 @@ use ottla::wire::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use ottla::wire::messages::{OffsetFetchRequest, OffsetFetchResponse};
 
 use crate::clients::{
-    CHURNED_PARTITIONS, Clients, EARLIEST, LATEST, Topic, create_topic, fetch, find_coordinator,
-    list_offset, topic_id, values,
+    CHURNED_PARTITIONS, Clients, EARLIEST, LATEST, TORN_IS_DAMAGE, Topic, create_topic, fetch,
+    find_coordinator, list_offset, topic_id, values,
 };
 use crate::model::{LogId, Losses, RecordId};
 use crate::sim_server::Client;
@@ -111,6 +111,10 @@ async fn read_log(
         match ErrorCode(data.error_code) {
             ErrorCode::NONE => {}
             ErrorCode::OFFSET_OUT_OF_RANGE => return None,
+            ErrorCode::CORRUPT_MESSAGE if TORN_IS_DAMAGE => {
+                next += 1;
+                continue;
+            }
             other => panic!("{log:?} can't be read at {next}: {other}"),
         }
         let before = next;

@@ -4,11 +4,14 @@
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 
+use crate::clients::TORN_IS_DAMAGE;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
 /// What a node may say at ERROR about an unclean stop.
 const EXPECTED: &[&str] = &["rebuilding indexes"];
+/// And where torn batches are kept as damage.
+const EXPECTED_DAMAGE: &[&str] = &["damaged batch", "records can't be read"];
 
 #[derive(Clone, Default)]
 pub struct Watch(Arc<Mutex<Said>>);
@@ -51,7 +54,9 @@ impl Subscriber for Watch {
         event.record(&mut text);
         let mut said = self.0.lock().expect("nobody panics with it");
         let is_error = *event.metadata().level() == Level::ERROR;
-        if is_error && !EXPECTED.iter().any(|expected| text.0.contains(expected)) {
+        let is_among = |texts: &[&str]| texts.iter().any(|expected| text.0.contains(expected));
+        let is_expected = is_among(EXPECTED) || (TORN_IS_DAMAGE && is_among(EXPECTED_DAMAGE));
+        if is_error && !is_expected {
             println!("the node says {}", text.0);
             said.errors.push(text.0);
         } else if text.0.contains("cut off") {
