@@ -356,3 +356,100 @@ fn voters_that_do_not_fetch_are_told_every_second() {
     );
     assert!(told.iter().any(|t| t.1 == 3));
 }
+
+#[test]
+fn a_request_for_a_vote_does_not_outlive_its_candidate() {
+    let mut replica = Replica::new(1, &[1, 2, 3]);
+    replica.pass_ms(2_000);
+    replica.is_disk_fast = false;
+    let pre_votes = replica.sent();
+    let pre_vote = pre_votes.iter().find(|s| matches!(s.2, Request::Vote(_)));
+    let call = pre_vote.expect("pre-votes").0;
+    let response = Response::Vote(voted(0, -1, true));
+    replica.input(Input::Response { call, response });
+    assert_eq!(replica.state(), (StateName::Candidate, 1));
+    assert_eq!(replica.sent(), []);
+    // Another one is elected before its own vote is durable.
+    let id = replica.send(1, begin(3, 1, 1));
+    assert_eq!(replica.state(), (StateName::Follower, 1));
+    replica.input(Input::Persisted(Version(3)));
+    assert_eq!(begun(replica.answer(id).expect("told")), (0, 0, 3, 1));
+    let sent = replica.sent();
+    assert!(
+        sent.iter().all(|s| matches!(s.2, Request::Fetch(_))),
+        "{sent:?}"
+    );
+}
+
+#[test]
+fn a_candidate_that_crashed_does_not_go_on() {
+    let voted = ElectionState {
+        epoch: LeaderEpoch(3),
+        leader: None,
+        voted: Some(key(1)),
+    };
+    let mut replica = Replica::with_log(1, formatted(&[1, 2, 3]), Some(voted));
+    assert_eq!(replica.state(), (StateName::Unattached, 3));
+    // It may have been elected; nobody else gets its vote of that epoch.
+    let answer = replica.ask(2, Request::Vote(vote(2, 3, 0, 0, false)));
+    assert_eq!(vote_answer(answer), (0, 0, -1, 3, false));
+    replica.pass_ms(2_000);
+    replica.win();
+    assert_eq!(replica.state(), (StateName::Leader, 4));
+}
+
+#[test]
+fn a_leader_that_crashed_is_none_of_that_epoch() {
+    let led = Some(ElectionState::leading(LeaderEpoch(3), BrokerId(1)));
+    let mut replica = Replica::with_log(1, formatted(&[1, 2, 3]), led);
+    assert_eq!(replica.state(), (StateName::Resigned, 3));
+    let told = replica.sent();
+    assert_eq!(told.iter().map(|t| t.1).collect::<Vec<_>>(), [2, 3]);
+    replica.pass_ms(2_000);
+    assert_eq!(replica.state(), (StateName::Unattached, 4));
+}
+
+#[test]
+fn a_voter_removed_by_an_uncommitted_record_still_campaigns() {
+    // It led {1, 2}, removed itself, and nobody heard of it.
+    let mut log = formatted(&[1, 2]);
+    log.append(Offset(3), LeaderEpoch(1), Vec::new());
+    let record = ControlRecord::Voters(voters(&[2]).to_record());
+    log.append(Offset(4), LeaderEpoch(1), [(Offset(3), record)]);
+    let mut replica = Replica::with_log(1, log, None);
+    assert_eq!(replica.quorum.voters().len(), 1);
+    replica.pass_ms(2_000);
+    assert_eq!(replica.state(), (StateName::Prospective, 1));
+    // Its own vote is none of that set's.
+    replica.pass_ms(1);
+    assert_eq!(replica.state(), (StateName::Prospective, 1));
+    replica.win();
+    assert_eq!(replica.state(), (StateName::Leader, 2));
+    let end = replica.quorum.log().end();
+    assert_eq!(replica.quorum.high_watermark(), None);
+    replica.ask(18, Request::Fetch(fetch(2, 2, end.0, 2)));
+    assert_eq!(replica.quorum.high_watermark(), Some(end));
+    assert_eq!(replica.state(), (StateName::Resigned, 2));
+    // Now that it is committed it doesn't.
+    replica.pass_ms(20_000);
+    assert_eq!(replica.state(), (StateName::Unattached, 3));
+}
+
+#[test]
+fn election_timeouts_are_random() {
+    let campaign_ms = |seed: u64| {
+        let mut replica = Replica::seeded(1, formatted(&[1, 2, 3]), None, seed);
+        (0..)
+            .find(|_| {
+                replica.pass_ms(1);
+                replica.state().0 == StateName::Prospective
+            })
+            .expect("it campaigns")
+    };
+    let times: Vec<i32> = (0..20).map(campaign_ms).collect();
+    assert!(
+        times.iter().all(|ms| (999..2_000).contains(ms)),
+        "{times:?}"
+    );
+    assert!(times.iter().max() > times.iter().min());
+}

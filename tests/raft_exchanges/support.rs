@@ -34,6 +34,13 @@ pub fn endpoint(id: i32) -> Endpoint {
     }
 }
 
+fn config(me: i32) -> Config {
+    let mut config = Config::new(key(me), CLUSTER, "CONTROLLER");
+    config.endpoints = vec![endpoint(me)];
+    config.bootstrap_servers = 2;
+    config
+}
+
 pub fn voters(ids: &[i32]) -> VoterSet {
     let voter = |id: &i32| Voter::new(BrokerId(*id), key(*id).directory, vec![endpoint(*id)]);
     ids.iter().map(voter).collect()
@@ -58,9 +65,21 @@ impl Replica {
     }
 
     pub fn with_log(me: i32, log: LogView, election: Option<ElectionState>) -> Replica {
-        let mut config = Config::new(key(me), CLUSTER, "CONTROLLER");
-        config.endpoints = vec![endpoint(me)];
-        config.bootstrap_servers = 2;
+        Replica::seeded(me, log, election, 1)
+    }
+
+    /// An observer that seeks to be a voter.
+    pub fn joining(me: i32, log: LogView) -> Replica {
+        let mut config = config(me);
+        config.auto_join = true;
+        Replica::start(config, log, None, 1)
+    }
+
+    pub fn seeded(me: i32, log: LogView, election: Option<ElectionState>, seed: u64) -> Replica {
+        Replica::start(config(me), log, election, seed)
+    }
+
+    fn start(config: Config, log: LogView, election: Option<ElectionState>, seed: u64) -> Replica {
         let now = Now {
             mono: Nanos(MS),
             wall_ms: 1_795_000_000_000,
@@ -69,7 +88,7 @@ impl Replica {
             config,
             log,
             election,
-            rng: Rng::new(1),
+            rng: Rng::new(seed),
         };
         let mut replica = Replica {
             quorum: Quorum::start(now, boot),

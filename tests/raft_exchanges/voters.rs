@@ -2,10 +2,10 @@
 
 use ottla::base::{BrokerId, ErrorCode, LeaderEpoch, Offset, Uuid};
 use ottla::raft::quorum::{Input, LogView, OffsetAndEpoch, Request, Response, StateName};
-use ottla::raft::{METADATA_TOPIC, Voter, VoterSet};
+use ottla::raft::{ControlRecord, METADATA_TOPIC, Voter, VoterSet};
 use ottla::wire::messages::{
-    DescribeQuorumRequest, RemoveRaftVoterRequest, UpdateRaftVoterRequest, describe_quorum_request,
-    update_raft_voter_request,
+    DescribeQuorumRequest, RemoveRaftVoterRequest, UpdateRaftVoterRequest, UpdateRaftVoterResponse,
+    describe_quorum_request, update_raft_voter_request,
 };
 
 use crate::support::*;
@@ -221,4 +221,117 @@ fn whoever_fetches_is_described() {
     assert_eq!(describe(&mut leader).topics[0].partitions[0].observers, []);
     let not_leader = describe(&mut Replica::follower(4));
     assert_eq!(not_leader.error_code, ErrorCode::NOT_LEADER_OR_FOLLOWER.0);
+}
+
+#[test]
+fn one_change_waits_for_the_one_before_to_be_committed() {
+    let mut leader = Replica::leader();
+    // Nor before the leader has committed anything of its own epoch.
+    let early = added(leader.ask(1, Request::AddRaftVoter(add(4))));
+    assert_eq!(early.0, ErrorCode::REQUEST_TIMED_OUT);
+    leader.ask(18, Request::Fetch(fetch(2, 1, 3, 1)));
+    leader.ask(18, Request::Fetch(fetch(4, 1, 3, 1)));
+    let mut unacknowledged = add(4);
+    unacknowledged.ack_when_committed = false;
+    let id = leader.send(1, Request::AddRaftVoter(unacknowledged));
+    let call = leader.sent().last().expect("ApiVersions").0;
+    let response = versions(0, 1);
+    leader.input(Input::Response { call, response });
+    // Told when appended; but not committed yet.
+    assert_eq!(added(leader.answer(id).expect("told")).0, ErrorCode::NONE);
+    assert_eq!(leader.quorum.voters().len(), 4);
+    let refused = added(leader.ask(1, Request::AddRaftVoter(add(5))));
+    assert_eq!(refused.0, ErrorCode::REQUEST_TIMED_OUT);
+    // Two of four are no majority.
+    leader.ask(18, Request::Fetch(fetch(2, 1, 4, 1)));
+    assert_eq!(leader.quorum.high_watermark(), Some(Offset(3)));
+    leader.ask(18, Request::Fetch(fetch(4, 1, 4, 1)));
+    assert_eq!(leader.quorum.high_watermark(), Some(Offset(4)));
+    let duplicate = added(leader.ask(1, Request::AddRaftVoter(add(4))));
+    assert_eq!(duplicate.0, ErrorCode::DUPLICATE_VOTER);
+}
+
+#[test]
+fn a_change_that_is_not_committed_in_time_is_told_so() {
+    let mut leader = Replica::leader();
+    leader.ask(18, Request::Fetch(fetch(2, 1, 3, 1)));
+    let request = Request::RemoveRaftVoter(RemoveRaftVoterRequest {
+        cluster_id: None,
+        voter_id: 3,
+        voter_directory_id: key(3).wire_directory(),
+    });
+    let id = leader.send(0, request);
+    leader.pass_ms(1_999);
+    assert_eq!(leader.answer(id), None);
+    leader.pass_ms(1);
+    let Some(Response::RemoveRaftVoter(response)) = leader.answer(id) else {
+        panic!("its time is up");
+    };
+    assert_eq!(ErrorCode(response.error_code), ErrorCode::REQUEST_TIMED_OUT);
+    // It stands in the log all the same.
+    assert_eq!(leader.quorum.voters().len(), 2);
+}
+
+#[test]
+fn voters_cut_off_with_the_log_vote_again() {
+    let mut log = formatted(&[1, 2, 3]);
+    log.append(Offset(3), LeaderEpoch(1), Vec::new());
+    let record = ControlRecord::Voters(voters(&[1, 2]).to_record());
+    log.append(Offset(4), LeaderEpoch(1), [(Offset(3), record)]);
+    assert_eq!(log.voters().len(), 2);
+    assert_eq!(log.voters_before().len(), 3);
+    log.truncate(Offset(3));
+    assert_eq!(log.voters().len(), 3);
+}
+
+#[test]
+fn an_observer_joins_by_itself() {
+    let old = Voter::new(BrokerId(7), key(8).directory, vec![endpoint(7)]);
+    for (set, removes) in [(voters(&[1, 2]).with(old), true), (voters(&[1, 2]), false)] {
+        let log = LogView::at_snapshot(
+            VoterSet::default(),
+            OffsetAndEpoch::new(9, 1),
+            100,
+            1,
+            Some(set),
+        );
+        let mut observer = Replica::joining(7, log);
+        let response = observer.ask(1, begin(2, 4, 7));
+        assert_eq!(begun(response), (0, 0, 2, 4));
+        let call = observer.sent().last().expect("a fetch").0;
+        observer.pass_ms(1_900);
+        let response = Response::Fetch(answer_of(2, 4));
+        observer.input(Input::Response { call, response });
+        observer.pass_ms(100);
+        let sent = observer.sent();
+        let is_joining = |request: &Request| match request {
+            Request::RemoveRaftVoter(r) => removes && r.voter_directory_id == Uuid([8; 16]),
+            Request::AddRaftVoter(r) => !removes && r.voter_id == 7 && !r.ack_when_committed,
+            _ => false,
+        };
+        assert!(sent.iter().any(|s| is_joining(&s.2)), "{sent:?}");
+    }
+}
+
+#[test]
+fn without_voters_in_the_log_each_leader_is_told_once() {
+    let mut follower = Replica::with_log(1, LogView::new(voters(&[1, 2, 3])), None);
+    follower.ask(1, begin(3, 4, 1));
+    let mut told = 0;
+    for _ in 0..20 {
+        for (call, _, request) in follower.sent() {
+            let response = match request {
+                Request::Fetch(_) => Response::Fetch(answer_of(3, 4)),
+                Request::UpdateRaftVoter(_) => {
+                    told += 1;
+                    Response::UpdateRaftVoter(UpdateRaftVoterResponse::default())
+                }
+                _ => continue,
+            };
+            follower.input(Input::Response { call, response });
+        }
+        follower.pass_ms(500);
+    }
+    assert_eq!(told, 1);
+    assert_eq!(follower.state(), (StateName::Follower, 4));
 }

@@ -212,6 +212,10 @@ impl Quorum {
         for fetch in std::mem::take(&mut leader.waiting) {
             self.serve_fetch(fetch, fx);
         }
+        if matches!(&self.role, Role::Leader(leader) if leader.are_fetches_due) {
+            // One that was counted only now has committed something.
+            self.complete_fetches(fx);
+        }
     }
 
     /// The answer to a fetch that waited at a leader that is none any more.

@@ -25,8 +25,6 @@ pub(super) struct Fetching {
     id: OffsetAndEpoch,
     /// Bytes that were written.
     position: u64,
-    /// The shell makes it durable and checks it.
-    pub(super) is_finishing: bool,
 }
 
 impl Quorum {
@@ -170,17 +168,14 @@ impl Quorum {
 
     /// The leader said to take a snapshot first.
     pub(super) fn begin_snapshot(&mut self, id: OffsetAndEpoch, leader: Peer) {
-        if !self.log.is_behind(id) {
+        // While one is made durable the leader names it again and again, and is heard.
+        if !self.log.is_behind(id) || self.finishing.is_some() {
             return self.back_off(leader);
         }
         let Role::Follower(state) = &mut self.role else {
             unreachable!("only followers fetch snapshots");
         };
-        state.fetching = Some(Fetching {
-            id,
-            position: 0,
-            is_finishing: false,
-        });
+        state.fetching = Some(Fetching { id, position: 0 });
     }
 
     pub(super) fn on_fetch_snapshot_response(
@@ -224,7 +219,6 @@ impl Quorum {
         };
         let is_next = call.peer == Peer::Node(state.leader.id)
             && fetching.id == id
-            && !fetching.is_finishing
             && u64::try_from(partition.position) == Ok(fetching.position);
         let bytes = partition.unaligned_records.clone();
         let end = fetching.position + bytes.len() as u64;
@@ -240,7 +234,8 @@ impl Quorum {
         fetching.position = end;
         state.fetch_at = fetch_at;
         if end == size {
-            fetching.is_finishing = true;
+            state.fetching = None;
+            self.finishing = Some(id);
             fx.push(Effect::FinishSnapshot { id });
         }
     }
@@ -248,23 +243,13 @@ impl Quorum {
     /// Back to Fetch, which tells what to do.
     fn give_up_snapshot(&mut self, call: Call) {
         self.back_off(call.peer);
-        if let Role::Follower(state) = &mut self.role
-            && state.fetching.as_ref().is_some_and(|f| !f.is_finishing)
-        {
-            state.fetching = None;
-        }
-    }
-
-    fn end_fetching(&mut self, id: OffsetAndEpoch) {
-        if let Role::Follower(state) = &mut self.role
-            && state.fetching.as_ref().is_some_and(|f| f.id == id)
-        {
+        if let Role::Follower(state) = &mut self.role {
             state.fetching = None;
         }
     }
 
     pub(super) fn on_snapshot_broken(&mut self, id: OffsetAndEpoch) {
-        self.end_fetching(id);
+        self.finishing = self.finishing.filter(|finishing| *finishing != id);
     }
 
     pub(super) fn on_snapshot_finished(
@@ -275,7 +260,7 @@ impl Quorum {
         voters: Option<VoterSet>,
         fx: &mut Effects,
     ) {
-        self.end_fetching(id);
+        self.finishing = self.finishing.filter(|finishing| *finishing != id);
         if self.log.is_behind(id) {
             assert!(
                 !matches!(self.role, Role::Leader(_)),

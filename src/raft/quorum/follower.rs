@@ -26,6 +26,8 @@ pub(super) struct Follower {
     pub(super) has_fetched: bool,
     /// A snapshot on its way.
     pub(super) fetching: Option<Fetching>,
+    /// Whether this leader knows where this node is reached.
+    pub(super) has_updated: bool,
     /// When the voters' entry of this node is looked at again.
     pub(super) update_at: Nanos,
 }
@@ -50,6 +52,7 @@ impl Quorum {
             fetch_at: self.after_ms(self.config.fetch_timeout_ms),
             has_fetched: false,
             fetching: None,
+            has_updated: false,
             update_at: self.after_ms(self.config.fetch_timeout_ms),
         };
         self.transition(epoch, Role::Follower(role), fx);
@@ -113,11 +116,9 @@ impl Quorum {
             unreachable!("polled as what it is");
         };
         match &state.fetching {
-            Some(fetching) => {
-                if !fetching.is_finishing {
-                    let request = |this: &Quorum| this.fetch_snapshot_request();
-                    self.maybe_call(CallKind::FetchSnapshot, leader, request, fx);
-                }
+            Some(_) => {
+                let request = |this: &Quorum| this.fetch_snapshot_request();
+                self.maybe_call(CallKind::FetchSnapshot, leader, request, fx);
             }
             None => {
                 if self.may_fetch() {

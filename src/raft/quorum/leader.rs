@@ -226,6 +226,9 @@ impl Quorum {
         }
         self.tell_the_voters(fx);
         self.complete_fetches(fx);
+        if matches!(&self.role, Role::Leader(leader) if leader.must_resign) {
+            self.become_resigned(fx);
+        }
     }
 
     /// Starts the time anew once a majority has fetched.

@@ -332,3 +332,113 @@ fn keep_latest_before<V>(entries: &mut BTreeMap<Offset, V>, start: Offset) {
         entries.retain(|offset, _| *offset >= latest);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{BrokerId, Uuid};
+    use crate::raft::voters::Voter;
+    use proptest::prelude::*;
+
+    /// Appends runs of records, each of an epoch so much higher than the one before.
+    fn grow(log: &mut LogView, runs: &[(i32, i64)], parity: i32) {
+        for (rise, records) in runs {
+            // Even epochs are the one log's, odd ones the other's.
+            let mut epoch = log.last_epoch().0 + rise;
+            epoch += (epoch + parity) % 2;
+            log.append(log.end() + *records, LeaderEpoch(epoch), Vec::new());
+        }
+    }
+
+    fn runs() -> impl Strategy<Value = Vec<(i32, i64)>> {
+        proptest::collection::vec((1i32..4, 1i64..5), 0..6)
+    }
+
+    proptest! {
+        /// Fetch by fetch a follower cuts what the leader doesn't have, and nothing else.
+        #[test]
+        fn logs_that_part_are_cut_to_what_they_share(
+            shared in runs(),
+            leaders in runs(),
+            followers in runs(),
+        ) {
+            let mut leader = LogView::default();
+            grow(&mut leader, &shared, 0);
+            let common = leader.end();
+            let mut follower = leader.clone();
+            grow(&mut leader, &leaders, 0);
+            grow(&mut follower, &followers, 1);
+            // The leader has begun its own epoch, above all others.
+            let epoch = leader.last_epoch().max(follower.last_epoch()).0 + 1;
+            leader.append(leader.end() + 1, LeaderEpoch(epoch), Vec::new());
+            let epochs = shared.len() + leaders.len() + followers.len();
+            for _ in 0..=epochs + 1 {
+                match leader.check_fetch(follower.end(), follower.last_epoch()) {
+                    FetchPoint::Valid => {
+                        prop_assert_eq!(follower.end(), common);
+                        return Ok(());
+                    }
+                    FetchPoint::Diverging(end) => {
+                        let to = follower.truncation_point(end);
+                        prop_assert!(to < follower.end(), "nothing is cut");
+                        prop_assert!(to >= common, "what they share is cut");
+                        follower.truncate(to);
+                        follower.invariants();
+                    }
+                    FetchPoint::Snapshot(id) => panic!("no snapshots: {id:?}"),
+                }
+            }
+            prop_assert!(false, "no end of it");
+        }
+
+        /// Wherever the log begins, the epochs of what is left are told as before.
+        #[test]
+        fn a_later_start_changes_nothing_of_the_rest(runs in runs(), at in any::<prop::sample::Index>()) {
+            let mut whole = LogView::default();
+            grow(&mut whole, &runs, 0);
+            let mut cut = whole.clone();
+            let start = Offset(at.index(whole.end().0 as usize + 1) as i64);
+            prop_assume!(start > Offset(0));
+            let id = OffsetAndEpoch { epoch: whole.epoch_before(start), offset: start };
+            cut.add_snapshot(id, 1);
+            cut.advance_start(id);
+            cut.invariants();
+            prop_assert_eq!(cut.last(), whole.last());
+            for epoch in id.epoch.0..=whole.last_epoch().0 {
+                let epoch = LeaderEpoch(epoch);
+                prop_assert_eq!(cut.end_of_epoch(epoch), whole.end_of_epoch(epoch));
+            }
+            for offset in start.0..=whole.end().0 {
+                prop_assert_eq!(cut.epoch_before(Offset(offset)), whole.epoch_before(Offset(offset)));
+            }
+        }
+    }
+
+    #[test]
+    fn voters_are_those_of_the_latest_record() {
+        let set = |ids: &[i32]| -> VoterSet {
+            let voter = |id: &i32| Voter::new(BrokerId(*id), Some(Uuid([1; 16])), Vec::new());
+            ids.iter().map(voter).collect()
+        };
+        let record = |ids: &[i32]| ControlRecord::Voters(set(ids).to_record());
+        let mut log = LogView::new(set(&[9]));
+        assert_eq!(log.voters(), &set(&[9]));
+        let first = [(Offset(1), record(&[1])), (Offset(4), record(&[1, 2]))];
+        log.append(Offset(5), LeaderEpoch(1), first);
+        log.append(Offset(7), LeaderEpoch(1), [(Offset(6), record(&[2]))]);
+        assert_eq!(
+            (log.voters(), log.voters_before()),
+            (&set(&[2]), &set(&[1, 2]))
+        );
+        assert_eq!(log.voters_at(Offset(6)).1, Some(set(&[1, 2])));
+        assert_eq!(log.voters_at(Offset(1)).1, None);
+        log.truncate(Offset(6));
+        assert_eq!(log.voters_offset(), Some(Offset(4)));
+        let id = OffsetAndEpoch::new(6, 1);
+        log.add_snapshot(id, 1);
+        log.advance_start(id);
+        assert_eq!(log.voters(), &set(&[1, 2]));
+        log.truncate(Offset(6));
+        assert_eq!(log.voters(), &set(&[1, 2]));
+    }
+}

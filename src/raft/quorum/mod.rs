@@ -24,6 +24,16 @@
 //! - A replica that may vote says by its Fetch only what is on stable storage, and so does
 //!   the leader by its high watermark.
 //! - The high watermark never falls; nothing below it is cut off.
+//!
+//! Other than Apache Kafka 4.3.1, where nobody else can tell or the quorum would stand still:
+//! - A voter whose removal it doesn't know to be committed campaigns still. It may be the
+//!   only one whose log is long enough (Raft's dissertation, 4.2.2).
+//! - The leader's own end counts when it is synced, not when it is written.
+//! - A candidate that restarts waits for the next epoch instead of going on in this one.
+//! - A peer that names another leader of an epoch, or answers 42, is ignored; Kafka's node
+//!   ends.
+//!
+//! Not here yet: raising kraft.version of a static quorum.
 
 mod begin_epoch;
 mod calls;
@@ -94,6 +104,8 @@ pub struct Quorum {
     /// The flush in flight, and up to where the log was the same ever since it began.
     flushing: Option<(FlushId, Offset)>,
     flushes: u64,
+    /// A fetched snapshot that the shell makes durable and checks; no other is begun.
+    finishing: Option<OffsetAndEpoch>,
     /// What [`Effect::LeaderChanged`] said last.
     announced: (LeaderEpoch, Option<BrokerId>),
     is_stopping: bool,

@@ -68,6 +68,7 @@ impl Quorum {
             calls: Calls::default(),
             flushing: None,
             flushes: 0,
+            finishing: None,
             announced: (LeaderEpoch(-1), None),
             is_stopping: false,
             has_stopped: false,
@@ -110,6 +111,7 @@ impl Quorum {
                     fetch_at: silent_at,
                     has_fetched: false,
                     fetching: None,
+                    has_updated: false,
                     update_at: silent_at,
                 })
             }

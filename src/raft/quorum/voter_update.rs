@@ -2,10 +2,10 @@
 //! the voters' entry says otherwise. Both sides; and the observer that becomes a voter by
 //! itself.
 
-use super::Quorum;
 use super::calls::{CallKind, Peer};
 use super::effects::{Effect, Effects, Request, RequestId, Response};
 use super::messages::replica_key;
+use super::{Quorum, Role};
 use crate::base::{BrokerId, ErrorCode, LeaderEpoch};
 use crate::raft::voters::{Endpoint, Voter};
 use crate::wire::messages::update_raft_voter_request::{KRaftVersionFeature, Listener};
@@ -22,7 +22,12 @@ impl Quorum {
         let entry = self.log.voters().get(me.key.id);
         let is_voter = self.is_voter();
         let is_dynamic = self.log.kraft_version() > 0;
-        if is_voter && (!is_dynamic || entry != Some(&me)) {
+        let is_known = match &self.role {
+            // Without voters in the log each leader is told once.
+            Role::Follower(state) if !is_dynamic => state.has_updated,
+            _ => entry == Some(&me),
+        };
+        if is_voter && !is_known {
             let request = |this: &Quorum| Request::UpdateRaftVoter(this.update_request());
             self.maybe_call(CallKind::UpdateVoter, leader, request, fx);
         } else if !is_voter && is_dynamic && self.config.auto_join {
@@ -175,6 +180,9 @@ impl Quorum {
         fx: &mut Effects,
     ) {
         // Anything else is tried again when its time comes.
+        if let (0, Role::Follower(state)) = (response.error_code, &mut self.role) {
+            state.has_updated = true;
+        }
         let current = &response.current_leader;
         let epoch = LeaderEpoch(current.leader_epoch);
         if epoch >= self.epoch && current.leader_id >= 0 {
