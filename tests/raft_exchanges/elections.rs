@@ -166,17 +166,45 @@ fn votes_are_answered_by_code() {
 
 #[test]
 fn a_shorter_log_gets_no_vote() {
-    let mut log = formatted(&[1, 2, 3]);
-    log.append(Offset(5), LeaderEpoch(2), Vec::new());
-    log.append(Offset(9), LeaderEpoch(3), Vec::new());
-    let mut replica = Replica::with_log(1, log, None);
     for (last_epoch, offset, granted) in
         [(2, 100, false), (3, 8, false), (3, 9, true), (4, 1, true)]
     {
-        let pre = Request::Vote(vote(2, 4, last_epoch, offset, true));
-        let answer = replica.ask(2, pre);
-        assert_eq!(vote_answer(answer).4, granted, "{last_epoch} {offset}");
+        for pre_vote in [true, false] {
+            let mut log = formatted(&[1, 2, 3]);
+            log.append(Offset(5), LeaderEpoch(2), Vec::new());
+            log.append(Offset(9), LeaderEpoch(3), Vec::new());
+            let mut replica = Replica::with_log(1, log, None);
+            let request = vote(2, 5, last_epoch, offset, pre_vote);
+            let answer = replica.ask(2, Request::Vote(request));
+            let expected = (0, 0, -1, 5, granted);
+            assert_eq!(vote_answer(answer), expected, "{last_epoch} {offset}");
+        }
     }
+}
+
+#[test]
+fn an_epoch_with_a_leader_has_no_votes_to_give() {
+    // One that it knows by name only, as of before a restart.
+    let known = ElectionState {
+        epoch: LeaderEpoch(3),
+        leader: Some(BrokerId(9)),
+        voted: None,
+    };
+    let mut replica = Replica::with_log(1, formatted(&[1, 2, 3]), Some(known));
+    assert_eq!(replica.state(), (StateName::Unattached, 3));
+    let answer = replica.ask(2, Request::Vote(vote(2, 3, 0, 0, false)));
+    assert_eq!(vote_answer(answer), (0, 0, 9, 3, false));
+    // One that fell silent.
+    let mut replica = Replica::follower(3);
+    replica.pass_ms(2_000);
+    assert_eq!(replica.state(), (StateName::Prospective, 3));
+    let answer = replica.ask(2, Request::Vote(vote(2, 3, 0, 0, false)));
+    assert_eq!(vote_answer(answer), (0, 0, 3, 3, false));
+    // The next epoch is another matter.
+    let answer = replica.ask(2, Request::Vote(vote(2, 3, 3, 0, true)));
+    assert_eq!(vote_answer(answer), (0, 0, 3, 3, true));
+    let answer = replica.ask(2, Request::Vote(vote(2, 4, 3, 0, false)));
+    assert_eq!(vote_answer(answer), (0, 0, -1, 4, true));
 }
 
 #[test]
@@ -452,4 +480,70 @@ fn election_timeouts_are_random() {
         "{times:?}"
     );
     assert!(times.iter().max() > times.iter().min());
+}
+
+#[test]
+fn a_follower_that_is_served_helps_nobody_to_replace_its_leader() {
+    let mut replica = Replica::follower(3);
+    let pre_vote = Request::Vote(vote(2, 3, 3, 0, true));
+    let answer = replica.ask(2, pre_vote.clone());
+    assert_eq!(vote_answer(answer), (0, 0, 3, 3, true));
+    let call = replica.sent().last().expect("a fetch").0;
+    let response = Response::Fetch(answer_of(3, 3));
+    replica.input(Input::Response { call, response });
+    let answer = replica.ask(2, pre_vote);
+    assert_eq!(vote_answer(answer), (0, 0, 3, 3, false));
+}
+
+#[test]
+fn a_single_voter_leads_when_its_own_vote_is_durable() {
+    let mut replica = Replica::new(1, &[1]);
+    replica.is_disk_fast = false;
+    let end = replica.quorum.log().last();
+    replica.send(
+        2,
+        Request::Vote(vote(9, 2, end.epoch.0, end.offset.0, false)),
+    );
+    assert_eq!(replica.state(), (StateName::Candidate, 3));
+    let asked = |effect: &Effect| match effect {
+        Effect::Persist { version, .. } => Some(*version),
+        _ => None,
+    };
+    let own_vote = replica.out.iter().filter_map(asked).next_back();
+    replica.input(Input::Persisted(own_vote.expect("asked for")));
+    assert_eq!(replica.state(), (StateName::Leader, 3));
+}
+
+#[test]
+fn votes_of_an_older_epoch_do_not_count() {
+    let mut replica = Replica::new(1, &[1, 2, 3]);
+    replica.pass_ms(2_000);
+    let grant = |replica: &mut Replica, pre: bool| {
+        let sent = replica.sent();
+        let mut votes = sent.iter().filter_map(|(call, to, request)| match request {
+            Request::Vote(request) => Some((*call, *to, request.topics[0].partitions[0].clone())),
+            _ => None,
+        });
+        let (call, _, asked) = votes
+            .find(|v| v.2.pre_vote == pre && v.1 == 3)
+            .expect("asked");
+        let response = Response::Vote(voted(asked.replica_epoch, -1, true));
+        (call, response)
+    };
+    let (call, response) = grant(&mut replica, true);
+    replica.input(Input::Response { call, response });
+    assert_eq!(replica.state(), (StateName::Candidate, 1));
+    let (late, late_response) = grant(&mut replica, false);
+    while replica.state() == (StateName::Candidate, 1) {
+        replica.pass_ms(1);
+    }
+    assert_eq!(replica.state(), (StateName::Prospective, 1));
+    let (call, response) = grant(&mut replica, true);
+    replica.input(Input::Response { call, response });
+    assert_eq!(replica.state(), (StateName::Candidate, 2));
+    replica.input(Input::Response {
+        call: late,
+        response: late_response,
+    });
+    assert_eq!(replica.state(), (StateName::Candidate, 2));
 }

@@ -454,3 +454,181 @@ fn an_answer_after_the_leaders_own_epoch_is_ignored() {
     follower.input(Input::Response { call, response });
     assert_eq!(follower.state(), (StateName::Follower, 5));
 }
+
+#[test]
+fn older_epochs_are_committed_with_the_leaders_own() {
+    let mut log = formatted(&[1, 2, 3]);
+    log.append(Offset(9), LeaderEpoch(3), Vec::new());
+    let mut leader = Replica::with_log(1, log, None);
+    leader.pass_ms(2_000);
+    leader.win();
+    // All of them have it, and yet another leader may come that hasn't.
+    leader.ask(18, Request::Fetch(fetch(2, 4, 9, 3)));
+    leader.ask(18, Request::Fetch(fetch(3, 4, 9, 3)));
+    assert_eq!(leader.quorum.high_watermark(), None);
+    let end = leader.quorum.log().end();
+    leader.ask(18, Request::Fetch(fetch(2, 4, end.0, 4)));
+    assert_eq!(leader.quorum.high_watermark(), Some(end));
+}
+
+#[test]
+fn only_what_follows_on_the_log_is_appended() {
+    let mut damaged = records_of(2, 3, 1).to_vec();
+    *damaged.last_mut().unwrap() ^= 1;
+    let wrong = [
+        records_of(0, 3, 2),
+        records_of(3, 3, 2),
+        records_of(2, 2, 2),
+        records_of(2, 5, 2),
+        Bytes::from(damaged),
+    ];
+    for records in wrong {
+        let mut follower = Replica::follower(4);
+        follower.answer_fetch(answer_with(3, 4, records_of(0, 3, 2)));
+        assert_eq!(follower.quorum.log().last(), OffsetAndEpoch::new(2, 3));
+        // What comes before the wrong one is taken.
+        let all = [records_of(2, 3, 1), records.clone()].concat();
+        follower.answer_fetch(answer_with(3, 4, records));
+        assert_eq!(follower.quorum.log().end(), Offset(2));
+        let told = |effect: &Effect| matches!(effect, Effect::PeerError(_));
+        assert!(follower.out.iter().any(told));
+        follower.pass_ms(20);
+        follower.answer_fetch(answer_with(3, 4, Bytes::from(all)));
+        assert!(follower.quorum.log().end() >= Offset(3));
+        assert!(follower.quorum.log().end() <= Offset(5));
+    }
+    // A batch that is cut off comes again.
+    let mut follower = Replica::follower(4);
+    let whole = records_of(0, 3, 2);
+    let cut = [&whole[..], &records_of(2, 3, 2)[..70]].concat();
+    follower.answer_fetch(answer_with(3, 4, Bytes::from(cut)));
+    let appended = Effect::Append {
+        batches: whole,
+        base_offset: Offset(0),
+        end_offset: Offset(2),
+    };
+    assert!(follower.out.contains(&appended));
+    assert_eq!(follower.quorum.log().end(), Offset(2));
+}
+
+#[test]
+fn a_voter_fetches_when_its_log_is_durable() {
+    let mut follower = Replica::follower(4);
+    follower.is_log_fast = false;
+    follower.answer_fetch(answer_with(3, 4, records_of(0, 3, 2)));
+    assert_eq!(follower.sent(), []);
+    let flush = follower.out.iter().find_map(|effect| match effect {
+        Effect::Flush(id) => Some(*id),
+        _ => None,
+    });
+    follower.input(Input::Flushed(flush.expect("asked for")));
+    let sent = follower.sent();
+    let Some((_, 3, Request::Fetch(request))) = sent.last() else {
+        panic!("{sent:?}");
+    };
+    assert_eq!(request.topics[0].partitions[0].fetch_offset, 2);
+}
+
+#[test]
+fn a_flush_makes_durable_what_was_there_when_it_began() {
+    let mut broker = Replica::broker(7, formatted(&[1, 2, 3]));
+    broker.ask(1, begin(3, 4, 7));
+    broker.is_log_fast = false;
+    broker.answer_fetch(answer_with(3, 4, records_of(0, 2, 2)));
+    let flushes = |broker: &Replica| {
+        let ids = broker.out.iter().filter_map(|effect| match effect {
+            Effect::Flush(id) => Some(*id),
+            _ => None,
+        });
+        ids.collect::<Vec<_>>()
+    };
+    let first = flushes(&broker)[0];
+    // Meanwhile that is cut off, and others take its place.
+    let mut parted = answer_of(3, 4);
+    parted.responses[0].partitions[0].diverging_epoch = fetch_response::EpochEndOffset {
+        epoch: 1,
+        end_offset: 0,
+    };
+    broker.answer_fetch(parted);
+    assert_eq!(broker.quorum.log().end(), Offset(0));
+    broker.answer_fetch(answer_with(3, 4, records_of(0, 3, 2)));
+    broker.input(Input::Flushed(first));
+    assert_eq!(broker.quorum.log().flushed(), Offset(0));
+    let second = flushes(&broker)[1];
+    broker.input(Input::Flushed(second));
+    assert_eq!(broker.quorum.log().flushed(), Offset(2));
+}
+
+#[test]
+fn an_answer_of_the_same_leaders_older_epoch_is_ignored() {
+    let mut log = formatted(&[1, 2, 3]);
+    log.append(Offset(9), LeaderEpoch(3), Vec::new());
+    let mut follower = Replica::with_log(1, log, None);
+    follower.ask(1, begin(3, 4, 1));
+    let call = follower.sent().last().expect("a fetch").0;
+    follower.ask(1, begin(3, 5, 1));
+    let mut late = answer_of(3, 4);
+    late.responses[0].partitions[0].high_watermark = 9;
+    let response = Response::Fetch(late);
+    follower.input(Input::Response { call, response });
+    assert_eq!(follower.quorum.high_watermark(), None);
+}
+
+#[test]
+fn a_snapshot_of_what_the_log_has_changes_nothing() {
+    let mut log = formatted(&[1, 2, 3]);
+    log.append(Offset(9), LeaderEpoch(3), Vec::new());
+    let mut follower = Replica::with_log(1, log, None);
+    follower.ask(1, begin(3, 4, 1));
+    let id = OffsetAndEpoch::new(5, 3);
+    follower.input(Input::SnapshotFinished {
+        id,
+        size: 8,
+        kraft_version: 1,
+        voters: Some(voters(&[1])),
+    });
+    assert_eq!(follower.quorum.log().last(), OffsetAndEpoch::new(9, 3));
+    assert_eq!(follower.quorum.voters().len(), 3);
+    assert_eq!(follower.quorum.log().snapshot_size(id), Some(8));
+}
+
+#[test]
+fn a_snapshots_piece_out_of_turn_is_not_written() {
+    let mut follower = Replica::follower(4);
+    let mut answer = answer_of(3, 4);
+    answer.responses[0].partitions[0].snapshot_id = fetch_response::SnapshotId {
+        end_offset: 20,
+        epoch: 3,
+    };
+    follower.answer_fetch(answer);
+    let call = follower.sent().last().expect("FetchSnapshot").0;
+    let piece = fetch_snapshot_response::PartitionSnapshot {
+        snapshot_id: fetch_snapshot_response::SnapshotId {
+            end_offset: 20,
+            epoch: 3,
+        },
+        current_leader: fetch_snapshot_response::LeaderIdAndEpoch {
+            leader_id: 3,
+            leader_epoch: 4,
+        },
+        size: 8,
+        position: 5,
+        unaligned_records: Bytes::from_static(b"567"),
+        ..Default::default()
+    };
+    let response = Response::FetchSnapshot(FetchSnapshotResponse {
+        topics: vec![fetch_snapshot_response::TopicSnapshot {
+            name: METADATA_TOPIC.to_owned(),
+            partitions: vec![piece],
+        }],
+        ..Default::default()
+    });
+    follower.input(Input::Response { call, response });
+    let wrote = |effect: &Effect| matches!(effect, Effect::WriteSnapshot { .. });
+    assert!(!follower.out.iter().any(wrote));
+    follower.pass_ms(20);
+    assert!(matches!(
+        follower.sent().last(),
+        Some((_, 3, Request::Fetch(_)))
+    ));
+}

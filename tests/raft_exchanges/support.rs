@@ -1,7 +1,8 @@
 //! One replica under test, and the messages that others send to it.
 
 use bytes::Bytes;
-use ottla::base::{BrokerId, ErrorCode, Nanos, Rng, Uuid};
+use ottla::base::{BrokerId, ErrorCode, LeaderEpoch, Nanos, Offset, Rng, Uuid};
+use ottla::raft::control::data_batch;
 use ottla::raft::quorum::{
     Boot, CallId, Config, Destination, Effect, Effects, Input, LogView, Now, OffsetAndEpoch,
     Quorum, Request, RequestId, Response, StateName,
@@ -52,6 +53,8 @@ pub struct Replica {
     pub now: Now,
     /// Answers persists and flushes at once.
     pub is_disk_fast: bool,
+    /// Where the disk is fast: whether the log's flushes are, too.
+    pub is_log_fast: bool,
     pub next_request: u64,
     pub wake_at: Nanos,
     /// What came out and wasn't asked for yet.
@@ -66,6 +69,22 @@ impl Replica {
 
     pub fn with_log(me: i32, log: LogView, election: Option<ElectionState>) -> Replica {
         Replica::seeded(me, log, election, 1)
+    }
+
+    /// An observer that never votes and needn't be durable.
+    pub fn broker(me: i32, log: LogView) -> Replica {
+        let mut config = config(me);
+        config.is_controller = false;
+        Replica::start(config, log, None, 1)
+    }
+
+    /// Answers its last Fetch.
+    pub fn answer_fetch(&mut self, response: FetchResponse) {
+        let sent = self.sent();
+        let fetch = sent.iter().rfind(|s| matches!(s.2, Request::Fetch(_)));
+        let call = fetch.expect("a fetch").0;
+        let response = Response::Fetch(response);
+        self.input(Input::Response { call, response });
     }
 
     /// An observer that seeks to be a voter.
@@ -94,6 +113,7 @@ impl Replica {
             quorum: Quorum::start(now, boot),
             now,
             is_disk_fast: true,
+            is_log_fast: true,
             next_request: 0,
             wake_at: Nanos(0),
             out: Vec::new(),
@@ -109,7 +129,7 @@ impl Replica {
         for effect in fx.list {
             let done = match &effect {
                 Effect::Persist { version, .. } => Some(Input::Persisted(*version)),
-                Effect::Flush(id) => Some(Input::Flushed(*id)),
+                Effect::Flush(id) if self.is_log_fast => Some(Input::Flushed(*id)),
                 _ => None,
             };
             self.out.push(effect);
@@ -122,7 +142,10 @@ impl Replica {
     /// Time passes, with all that is due in it.
     pub fn pass_ms(&mut self, ms: u64) {
         let until = Nanos(self.now.mono.0 + ms * MS);
+        let mut ticks = 0;
         while self.wake_at <= until {
+            ticks += 1;
+            assert!(ticks < 100_000, "turns in circles: {:?}", self.state());
             self.set_time(self.wake_at.max(self.now.mono));
             self.input(Input::Tick);
         }
@@ -434,4 +457,16 @@ pub fn versions(min: i16, max: i16) -> Response {
         }],
         ..Default::default()
     })
+}
+
+/// Records of an epoch from an offset on.
+pub fn records_of(base: i64, epoch: i32, count: usize) -> Bytes {
+    let values = vec![Bytes::from_static(b"value"); count];
+    data_batch(&values, Offset(base), LeaderEpoch(epoch), 7)
+}
+
+pub fn answer_with(leader: i32, epoch: i32, records: Bytes) -> FetchResponse {
+    let mut answer = answer_of(leader, epoch);
+    answer.responses[0].partitions[0].records = Some(records);
+    answer
 }

@@ -1,7 +1,8 @@
 //! AddRaftVoter, RemoveRaftVoter, UpdateRaftVoter and DescribeQuorum.
 
+use bytes::Bytes;
 use ottla::base::{BrokerId, ErrorCode, LeaderEpoch, Offset, Uuid};
-use ottla::raft::quorum::{Input, LogView, OffsetAndEpoch, Request, Response, StateName};
+use ottla::raft::quorum::{Input, LogView, OffsetAndEpoch, Proposal, Request, Response, StateName};
 use ottla::raft::{ControlRecord, METADATA_TOPIC, Voter, VoterSet};
 use ottla::wire::messages::{
     DescribeQuorumRequest, RemoveRaftVoterRequest, UpdateRaftVoterRequest, UpdateRaftVoterResponse,
@@ -29,6 +30,7 @@ fn voters_are_added_one_at_a_time() {
         };
         (id, call)
     };
+    leader.ask(18, Request::Fetch(fetch(2, 1, 0, 0)));
     let (id, call) = ask(&mut leader);
     let busy = added(leader.ask(1, Request::AddRaftVoter(add(3))));
     assert_eq!(busy.0, ErrorCode::REQUEST_TIMED_OUT);
@@ -334,4 +336,53 @@ fn without_voters_in_the_log_each_leader_is_told_once() {
     }
     assert_eq!(told, 1);
     assert_eq!(follower.state(), (StateName::Follower, 4));
+}
+
+#[test]
+fn voters_stay_until_the_leaders_epoch_has_committed_something() {
+    let mut log = formatted(&[1, 2, 3]);
+    let record = ControlRecord::Voters(voters(&[1, 2, 3]).to_record());
+    log.append(Offset(9), LeaderEpoch(1), [(Offset(2), record)]);
+    let mut leader = Replica::with_log(1, log, None);
+    leader.pass_ms(2_000);
+    leader.win();
+    // It may be cut off what another leader began.
+    let remove = Request::RemoveRaftVoter(RemoveRaftVoterRequest {
+        cluster_id: None,
+        voter_id: 3,
+        voter_directory_id: key(3).wire_directory(),
+    });
+    let answer = leader.ask(0, remove.clone());
+    let Response::RemoveRaftVoter(refused) = answer else {
+        panic!("{answer:?}");
+    };
+    assert_eq!(ErrorCode(refused.error_code), ErrorCode::REQUEST_TIMED_OUT);
+    assert_eq!(leader.quorum.voters().len(), 3);
+    let end = leader.quorum.log().end();
+    leader.ask(18, Request::Fetch(fetch(2, 2, end.0, 2)));
+    leader.send(0, remove);
+    assert_eq!(leader.quorum.voters().len(), 2);
+}
+
+#[test]
+fn a_change_is_told_when_its_record_is_committed() {
+    let mut leader = Replica::leader();
+    leader.ask(18, Request::Fetch(fetch(2, 1, 3, 1)));
+    leader.input(Input::Propose(Proposal {
+        epoch: LeaderEpoch(1),
+        values: vec![Bytes::from_static(b"value")],
+        tag: 1,
+    }));
+    let remove = Request::RemoveRaftVoter(RemoveRaftVoterRequest {
+        cluster_id: None,
+        voter_id: 3,
+        voter_directory_id: key(3).wire_directory(),
+    });
+    let id = leader.send(0, remove);
+    // All before it is committed.
+    leader.ask(18, Request::Fetch(fetch(2, 1, 4, 1)));
+    assert_eq!(leader.quorum.high_watermark(), Some(Offset(4)));
+    assert_eq!(leader.answer(id), None);
+    leader.ask(18, Request::Fetch(fetch(2, 1, 5, 1)));
+    assert!(leader.answer(id).is_some());
 }
