@@ -38,7 +38,7 @@ const EVENTS: u64 = 3_000;
 const SEEDS: u64 = 600;
 
 /// Seeds that once failed.
-const FAILED: &[u64] = &[15, 31, 123, 196, 396, 669];
+const FAILED: &[u64] = &[15, 31, 123, 196, 396, 669, 2420];
 
 fn run(seed: u64, is_traced: bool) -> Counts {
     let ran = std::panic::catch_unwind(|| World::new(seed, is_traced).run(EVENTS));

@@ -547,3 +547,17 @@ fn votes_of_an_older_epoch_do_not_count() {
     });
     assert_eq!(replica.state(), (StateName::Candidate, 2));
 }
+
+#[test]
+fn one_of_five_is_no_majority_to_lead_for() {
+    let mut leader = Replica::new(1, &[1, 2, 3, 4, 5]);
+    leader.pass_ms(2_000);
+    leader.win();
+    let end = leader.quorum.log().end().0;
+    for second in 0..3 {
+        assert_eq!(leader.state(), (StateName::Leader, 1), "{second} s");
+        leader.ask(18, Request::Fetch(fetch(2, 1, end, 1)));
+        leader.pass_ms(1_000);
+    }
+    assert_eq!(leader.state(), (StateName::Resigned, 1));
+}
