@@ -561,3 +561,13 @@ fn one_of_five_is_no_majority_to_lead_for() {
     }
     assert_eq!(leader.state(), (StateName::Resigned, 1));
 }
+
+#[test]
+fn a_follower_that_stops_says_nothing_more() {
+    let mut follower = Replica::follower(4);
+    follower.answer_fetch(answer_of(3, 4));
+    follower.out.clear();
+    follower.input(Input::Shutdown);
+    follower.pass_ms(60_000);
+    assert_eq!(follower.out, [Effect::Stopped]);
+}

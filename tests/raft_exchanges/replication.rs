@@ -221,6 +221,11 @@ fn what_is_committed_is_never_cut() {
     let is_fault = |effect: &Effect| matches!(effect, Effect::Fault(_));
     assert!(follower.out.iter().any(is_fault));
     assert_eq!(follower.quorum.log().end(), Offset(5));
+    // Nothing comes after it.
+    follower.pass_ms(60_000);
+    assert!(follower.out.last().is_some_and(is_fault));
+    let id = follower.send(2, Request::Vote(vote(2, 9, 8, 100, false)));
+    assert_eq!(follower.answer(id), None);
 }
 
 #[test]

@@ -139,7 +139,7 @@ impl Quorum {
     pub fn step(&mut self, now: Now, input: Input, fx: &mut Effects) {
         assert!(now.mono >= self.now.mono, "time goes on");
         self.now = now;
-        if self.has_stopped || self.has_faulted {
+        if self.is_over() {
             return;
         }
         match input {
@@ -166,9 +166,16 @@ impl Quorum {
             Input::Resign(epoch) => self.on_resign(epoch, fx),
             Input::Shutdown => self.on_shutdown(fx),
         }
-        self.advance(fx);
+        if !self.is_over() {
+            self.advance(fx);
+        }
         self.invariants();
         fx.wake_at = self.deadline();
+    }
+
+    /// Whether it has stopped, or can't go on: it does nothing any more.
+    fn is_over(&self) -> bool {
+        self.has_stopped || self.has_faulted
     }
 
     /// Does what is due, until nothing more changes.
@@ -184,7 +191,10 @@ impl Quorum {
                 Role::Follower(_) => self.poll_follower(fx),
                 Role::Resigned(_) => self.poll_resigned(fx),
             }
-            if self.transitions == before || self.has_stopped || self.has_faulted {
+            if self.is_over() {
+                return;
+            }
+            if self.transitions == before {
                 break;
             }
         }
@@ -192,7 +202,7 @@ impl Quorum {
     }
 
     fn deadline(&self) -> Nanos {
-        if self.has_stopped || self.has_faulted {
+        if self.is_over() {
             return Nanos::MAX;
         }
         let role = match &self.role {
