@@ -35,7 +35,7 @@ use world::World;
 /// Events with faults of each seed, before it may settle.
 const EVENTS: u64 = 3_000;
 
-const SEEDS: u64 = 600;
+const SEEDS: u64 = 1_000;
 
 /// Seeds that once failed.
 const FAILED: &[u64] = &[15, 31, 123, 196, 396, 669, 2420];
