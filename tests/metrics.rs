@@ -41,6 +41,8 @@ impl Node {
         let mut child = Command::new(env!("CARGO_BIN_EXE_ottla"))
             .args(["start", "-o", listeners, "-o", &dirs])
             .args(["-o", "ottla.cores=2", "-o", "ottla.log.level=warn"])
+            // Without a configuration a node waits for the disk.
+            .args(["-o", "ottla.durability=os"])
             .args(more.iter().flat_map(|setting| ["-o", setting]))
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())

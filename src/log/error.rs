@@ -59,6 +59,11 @@ impl LogError {
         }
     }
 
+    /// Whether a read that may not wait found that it would have to.
+    pub fn would_block(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// Whether something couldn't be written for want of space: it may succeed later.
     pub fn is_out_of_space(&self) -> bool {
         match self {

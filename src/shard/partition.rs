@@ -601,7 +601,10 @@ impl Partition {
     }
 
     fn on_read_error(&self, error: &ReadError, offset: Offset) {
-        if let ReadError::Log(error) = error {
+        if let ReadError::Log(error) = error
+            // It would have waited for the disk, and is done again where it may.
+            && !error.would_block()
+        {
             tracing::error!(
                 topic = %self.topic,
                 partition = %self.id.partition,

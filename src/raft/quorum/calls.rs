@@ -92,7 +92,7 @@ impl Quorum {
             peer,
             epoch: self.epoch,
             log_end: self.log.last(),
-            deadline: self.after_ms(self.config.request_timeout_ms),
+            deadline: self.after_ms(self.config.answer_timeout_ms),
         };
         self.calls.open.insert(call, open);
         let to = self.destination(peer);

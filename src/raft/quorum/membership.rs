@@ -65,7 +65,7 @@ impl Quorum {
             }
             Ok(voter) => {
                 let peer = Peer::Node(voter.key.id);
-                let deadline = self.after_ms(self.config.request_timeout_ms);
+                let deadline = self.after_ms(self.config.answer_timeout_ms);
                 let Role::Leader(leader) = &mut self.role else {
                     unreachable!("only leaders change voters");
                 };
@@ -274,7 +274,7 @@ impl Quorum {
                 self.outbox.send(Effect::Reply { id, response }, fx);
             }
             Ok(voters) => {
-                let deadline = self.after_ms(self.config.request_timeout_ms);
+                let deadline = self.after_ms(self.config.answer_timeout_ms);
                 // It may be committed as it is appended.
                 let offset = self.log.end();
                 if let Role::Leader(leader) = &mut self.role {

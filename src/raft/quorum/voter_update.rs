@@ -70,7 +70,7 @@ impl Quorum {
             }),
             None => Request::AddRaftVoter(AddRaftVoterRequest {
                 cluster_id: self.cluster_id(),
-                timeout_ms: i32::try_from(self.config.request_timeout_ms).unwrap_or(i32::MAX),
+                timeout_ms: i32::try_from(self.config.answer_timeout_ms).unwrap_or(i32::MAX),
                 voter_id: me.key.id.0,
                 voter_directory_id: me.key.wire_directory(),
                 listeners: me
