@@ -16,7 +16,8 @@ use std::rc::Rc;
 use bytes::BytesMut;
 
 use super::messages::ProduceOutcome;
-use super::partition::{Attempt, Partition, Wakes, misshapen, rules};
+use super::partition::{Attempt, Partition, Wakes, misshapen};
+use super::topic_rules::rules;
 use super::{Shard, flush};
 use crate::base::{ErrorCode, TopicIdPartition};
 use crate::io::local::oneshot::{Receiver, Sender};

@@ -31,6 +31,7 @@ pub mod replicas;
 pub mod session_moves;
 pub mod session_table;
 pub mod spares;
+pub mod topic_rules;
 pub mod traffic;
 pub mod wait;
 

@@ -25,19 +25,15 @@ use super::messages::{
 };
 use super::metrics::TopicTotals;
 use super::operation::OperationId;
+use super::topic_rules::{log_config, rules};
 use crate::base::{
-    BrokerId, ErrorCode, LeaderEpoch, Millis, Nanos, Offset, PartitionIndex, TopicIdPartition, Uuid,
+    BrokerId, ErrorCode, LeaderEpoch, Millis, Nanos, Offset, TopicIdPartition, Uuid,
 };
-use crate::config::{self, TopicConfig};
-use crate::log::{
-    AppendError, AppendInfo, AppendOrigin, FoundTimestamp, Log, LogConfig, LogError, ReadError,
-};
+use crate::config::TopicConfig;
+use crate::log::{AppendError, AppendInfo, AppendOrigin, FoundTimestamp, Log, LogError, ReadError};
 use crate::purgatory::watch::{Condition, Progress, Watchers};
 use crate::record::batch::Batches;
-use crate::record::validate::{
-    Origin, Rejected, TargetCompression, Validated, Validation, ValidationRules, validate_shape,
-};
-use crate::record::{Compression, CompressionType, batch};
+use crate::record::validate::{Rejected, Validated, Validation, ValidationRules, validate_shape};
 use crate::replica::{Assignment, Replica, Transition};
 
 /// Operations to be woken once the partition is no longer borrowed.
@@ -808,29 +804,6 @@ impl Partition {
     }
 }
 
-/// What a client's batch for a partition has to keep.
-pub fn rules<'t>(
-    topic: &'t str,
-    partition: PartitionIndex,
-    config: &TopicConfig,
-    produce_version: i16,
-    now_ms: Millis,
-) -> ValidationRules<'t> {
-    ValidationRules {
-        topic,
-        partition,
-        now_ms,
-        max_message_bytes: config.max_message_bytes,
-        compression_type: target_compression(config.compression),
-        timestamp_type: timestamp_type(config.message_timestamp_type),
-        before_max_ms: config.message_timestamp_before_max_ms,
-        after_max_ms: config.message_timestamp_after_max_ms,
-        compacted: config.cleanup_policy.compact,
-        origin: Origin::Client,
-        produce_version,
-    }
-}
-
 /// The outcome of records that aren't one whole batch. A corrupt shape is told in words,
 /// unlike other refusals.
 pub fn misshapen(slot: u32, rejected: Rejected) -> Box<ProduceOutcome> {
@@ -848,47 +821,6 @@ fn rejected_outcome(slot: u32, rejected: Rejected) -> ProduceOutcome {
         record_errors: rejected.record_errors,
         message: rejected.message,
         ..ProduceOutcome::refused(slot, rejected.error)
-    }
-}
-
-/// A topic's configuration as far as its log goes by it.
-pub fn log_config(config: &TopicConfig) -> LogConfig {
-    let size = |bytes: i32| u32::try_from(bytes).unwrap_or(0);
-    LogConfig {
-        segment_bytes: size(config.segment_bytes),
-        segment_ms: config.segment_ms,
-        segment_jitter_ms: config.segment_jitter_ms,
-        segment_index_bytes: size(config.segment_index_bytes),
-        index_interval_bytes: size(config.index_interval_bytes),
-        retention_ms: config.retention_ms,
-        retention_bytes: config.retention_bytes,
-        cleanup_delete: config.cleanup_policy.delete,
-        cleanup_compact: config.cleanup_policy.compact,
-        flush_messages: config.flush_messages,
-        flush_ms: config.flush_ms,
-        file_delete_delay_ms: config.file_delete_delay_ms,
-    }
-}
-
-fn target_compression(config: config::Compression) -> TargetCompression {
-    let codec = |kind, level| TargetCompression::Codec(Compression::new(kind, level));
-    match config {
-        config::Compression::Producer => TargetCompression::Producer,
-        config::Compression::Uncompressed => TargetCompression::Codec(Compression::NONE),
-        config::Compression::Gzip(level) => codec(CompressionType::Gzip, level),
-        config::Compression::Snappy => codec(
-            CompressionType::Snappy,
-            CompressionType::Snappy.default_level(),
-        ),
-        config::Compression::Lz4(level) => codec(CompressionType::Lz4, level),
-        config::Compression::Zstd(level) => codec(CompressionType::Zstd, level),
-    }
-}
-
-fn timestamp_type(config: config::TimestampType) -> batch::TimestampType {
-    match config {
-        config::TimestampType::CreateTime => batch::TimestampType::CreateTime,
-        config::TimestampType::LogAppendTime => batch::TimestampType::LogAppendTime,
     }
 }
 

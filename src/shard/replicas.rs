@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use super::coordinators::{Led, OffsetsLog};
 use super::messages::{PartitionCheckpoint, Published};
-use super::partition::{Partition, Wakes, log_config};
+use super::partition::{Partition, Wakes};
+use super::topic_rules::log_config;
 use super::{Directory, Shard, flush};
 use crate::base::{Offset, PartitionIndex, TopicIdPartition, Uuid};
 use crate::config::{DynamicConfig, Layers, TopicConfig};
