@@ -122,6 +122,7 @@ mod tests {
         ("ottla.fetch.path", "fetch_path"),
         ("ottla.log.level", "log_level"),
         ("ottla.metrics.listen", "metrics_listen"),
+        ("ottla.spin.mode", "spin_mode"),
         ("ottla.spin.us", "spin_us"),
         ("process.roles", "roles"),
         ("security.inter.broker.protocol", "listeners"),

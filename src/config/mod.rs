@@ -26,6 +26,6 @@ pub use load::{ConfigError, Loaded, load};
 pub use node::{
     Cores, Durability, DynamicConfig, FetchConfig, FetchPath, GroupCoordinatorConfig,
     ListenerLimitsConfig, LogManagerConfig, MetadataConfig, NetworkConfig, NodeConfig, QueuedBytes,
-    Roles, RuntimeConfig, TopicDefaults, TransactionConfig, Voter,
+    Roles, RuntimeConfig, SpinMode, TopicDefaults, TransactionConfig, Voter,
 };
 pub use topic::{CleanupPolicy, Compression, TimestampType, TopicConfig};

@@ -64,6 +64,7 @@ pub struct RuntimeConfig {
     pub cores: Cores,
     /// How long an idle event loop looks for work before it sleeps.
     pub spin_us: u32,
+    pub spin_mode: SpinMode,
     pub fetch_path: FetchPath,
     /// Hosts and ports where the node's numbers are served.
     pub metrics_listen: Vec<(String, u16)>,
@@ -81,6 +82,15 @@ pub enum Cores {
     Count(usize),
     /// One event loop on each of these CPUs, without repetition.
     Cpus(Vec<usize>),
+}
+
+/// `ottla.spin.mode`: when an idle event loop looks for work before it sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpinMode {
+    /// While most of its waits have been short.
+    Adaptive,
+    /// Each time: for CPUs that nobody else needs.
+    Always,
 }
 
 /// `ottla.fetch.path`: how what isn't in the tail cache goes from its file to the socket.
@@ -385,6 +395,18 @@ impl Cores {
     }
 }
 
+impl SpinMode {
+    pub(super) const NAMES: [&str; 2] = ["adaptive", "always"];
+
+    pub(super) fn parse(text: &str) -> Option<SpinMode> {
+        Some(match text {
+            "adaptive" => SpinMode::Adaptive,
+            "always" => SpinMode::Always,
+            _ => return None,
+        })
+    }
+}
+
 impl FetchPath {
     pub(super) const NAMES: [&str; 4] = ["auto", "memory", "sendfile", "splice"];
 
@@ -441,6 +463,8 @@ fn runtime(r: &Reader<'_>) -> RuntimeConfig {
     RuntimeConfig {
         cores: Cores::parse(&r.text("ottla.cores")).expect("the table's check parses it"),
         spin_us: u32::try_from(r.int("ottla.spin.us")).expect("the table's bound is 0"),
+        spin_mode: SpinMode::parse(&r.text("ottla.spin.mode"))
+            .expect("the table's check allows these names"),
         fetch_path: FetchPath::parse(&r.text("ottla.fetch.path"))
             .expect("the table's check allows these names"),
         metrics_listen: r

@@ -9,7 +9,7 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use super::{memlock, probe};
 use crate::base::CoreId;
-use crate::config::FetchPath;
+use crate::config::{FetchPath, SpinMode};
 
 /// What runs a core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,7 @@ pub struct CoreConfig {
     pub cpu: Option<usize>,
     /// For how long to look for work before sleeping; zero sleeps at once.
     pub spin: Duration,
+    pub spin_mode: SpinMode,
     pub backend: Backend,
     /// Number of buffers lent to the kernel for receiving, a power of two up to 32,768.
     pub recv_buffers: u16,
@@ -43,6 +44,7 @@ impl CoreConfig {
             core,
             cpu: None,
             spin: Duration::ZERO,
+            spin_mode: SpinMode::Adaptive,
             backend: Backend::Ring,
             recv_buffers: 512,
             recv_buffer_bytes: 8 << 10,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! loop    turn (driver, sleeps, mesh) → let tasks run → turn …
-//!         nothing came and nothing is runnable → spin a while → park in the ring
+//!         nothing came and nothing is runnable → spin if that pays → park in the ring
 //! end     main is ready → drop all tasks → cancel and await the kernel → close the ring
 //! ```
 //! Called by `node` (and tests). On glommio the loop is one never-ending task among the
@@ -26,7 +26,8 @@ use super::memlock::check_memlock;
 use super::net::SendPaths;
 use super::rt::{Rt, Stopper};
 use super::sentinel::{self, Watch};
-use crate::base::CoreId;
+use super::spin::Spin;
+use crate::base::{CoreId, Nanos};
 
 /// A running core.
 #[derive(Debug)]
@@ -139,7 +140,7 @@ where
 
 struct Core {
     rt: Rt,
-    spin: Duration,
+    spin: Spin,
     watch: Watch,
 }
 
@@ -162,7 +163,7 @@ impl Core {
                 seed,
                 SendPaths::new(config.fetch_path),
             ),
-            spin: config.spin,
+            spin: Spin::new(config.spin_mode, config.spin),
             watch,
         })
     }
@@ -233,10 +234,19 @@ impl Core {
         count
     }
 
-    /// Nothing to do: spins for the configured time, then sleeps. Nothing can become
-    /// runnable meanwhile but through what a turn finds. Returns how much came.
+    /// Nothing to do: spins where that has paid, then sleeps. Nothing can become runnable
+    /// meanwhile but through what a turn finds. Returns how much came.
     fn idle(&self) -> usize {
-        if !self.spin.is_zero() && self.rt.spin_until(self.rt.now() + self.spin) {
+        let start = self.rt.now();
+        let came = self.spin_or_park(start);
+        self.spin.waited(self.rt.now().saturating_since(start));
+        came
+    }
+
+    fn spin_or_park(&self, start: Nanos) -> usize {
+        if let Some(time) = self.spin.duration()
+            && self.rt.spin_until(start + time)
+        {
             // The kernel's sign of pending work may be stale; then it is time to sleep.
             let came = self.rt.turn();
             if came > 0 {

@@ -41,6 +41,7 @@ mod rt;
 pub(crate) mod seam;
 mod send_queue;
 mod sentinel;
+mod spin;
 mod stamps;
 mod timers;
 pub mod topology;

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use super::StartError;
 use crate::base::CoreId;
-use crate::config::{Cores, FetchPath, NodeConfig};
+use crate::config::{Cores, FetchPath, NodeConfig, SpinMode};
 use crate::io::topology::{Topology, show_list};
 use crate::io::{Backend, CoreConfig, Memlock};
 
@@ -33,6 +33,7 @@ pub struct Plan {
     /// That the quota isn't enough for them.
     pub above_quota: Option<String>,
     spin: Duration,
+    spin_mode: SpinMode,
     fetch_path: FetchPath,
 }
 
@@ -76,6 +77,7 @@ pub fn plan_for(
         short_of_memlock: (count < wanted).then(|| short_of_memlock(wanted, count, memlock)),
         above_quota: above_quota(cores, count, topology),
         spin: Duration::from_micros(u64::from(config.runtime.spin_us)),
+        spin_mode: config.runtime.spin_mode,
         fetch_path: config.runtime.fetch_path,
     })
 }
@@ -92,6 +94,7 @@ impl Plan {
         places.map(|(index, place)| CoreConfig {
             cpu: place.cpu,
             spin: self.spin,
+            spin_mode: self.spin_mode,
             fetch_path: self.fetch_path,
             name: format!("core-{index}"),
             ..CoreConfig::new(CoreId(index as u16))

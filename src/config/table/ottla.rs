@@ -8,6 +8,8 @@ declare! { OTTLA: Broker;
         "Event loops: auto (by the CPUs and the CPU quota of the process), a number, or a list of CPUs such as 0-3,8.";
     "ottla.spin.us", Int, V("50"), Between(0, 1000), Medium, AtStart,
         "Microseconds that an idle event loop looks for work before it sleeps; 0 sleeps at once.";
+    "ottla.spin.mode", String, V("adaptive"), OneOf(&super::super::node::SpinMode::NAMES), Medium, AtStart,
+        "When an idle event loop looks for work: adaptive, while that mostly finds some, or always, for CPUs of its own.";
     "ottla.fetch.path", String, V("auto"), OneOf(&super::super::node::FetchPath::NAMES), Medium, AtStart,
         "How file ranges are sent: sendfile, io_uring splice, memory (read first), or auto, by size and by what the page cache has.";
     "ottla.durability", String, V("os"), OneOf(&super::super::node::Durability::NAMES), High, ClusterWide,
