@@ -111,8 +111,13 @@ def test_a_disk_that_takes_no_writes_costs_its_directory_only(own_broker, tools_
                     assert produce(connection, name, b"goes on", partition) == (NONE, 1)
                 dirs = connection.call("DescribeLogDirs", 4, {"Topics": None})["Results"]
                 assert {d["LogDir"]: d["ErrorCode"] for d in dirs} == {str(broker.data): NONE, str(bad): KAFKA_STORAGE_ERROR}
-                metadata = connection.call("Metadata", 9, {"Topics": [{"Name": name}]})["Topics"][0]["Partitions"]
-                assert {p["PartitionIndex"] for p in metadata if p["LeaderId"] == -1} == set(inside)
+
+                def without_leader() -> set[int]:
+                    topic = connection.call("Metadata", 9, {"Topics": [{"Name": name}]})["Topics"][0]
+                    return {p["PartitionIndex"] for p in topic["Partitions"] if p["LeaderId"] == -1}
+
+                # The controller hears of it by the next heartbeat.
+                wait_until("the controller knows", lambda: without_leader() == set(inside))
         finally:
             broker.kill()
 
