@@ -21,6 +21,7 @@ pub async fn missing<'a>(
         .filter(|name| {
             topic_name::is_internal(name) || shard.node().config.topics.auto_create_topics_enable
         })
+        .filter(|name| shard.authorize(context, Operation::Describe, ResourceType::Topic, name))
         .filter(|name| may_create(shard, context, name))
         .collect();
     if !wanted.is_empty() {
@@ -58,7 +59,8 @@ async fn create(shard: &Rc<Shard>, context: &RequestContext, names: &[&str]) {
     }
 }
 
-fn may_create(shard: &Shard, context: &RequestContext, topic: &str) -> bool {
+/// Whether a client may have a topic created.
+pub fn may_create(shard: &Shard, context: &RequestContext, topic: &str) -> bool {
     shard.authorize(
         context,
         Operation::Create,

@@ -4,6 +4,7 @@
 
 use crate::base::ErrorCode;
 use crate::config::{ConfigMap, Layers, alter};
+use crate::controller::ApiError;
 use crate::metadata::{ConfigResourceType, MetadataImage};
 use crate::security::{CLUSTER_NAME, Operation, RequestContext, ResourceType};
 use crate::shard::Shard;
@@ -79,7 +80,8 @@ pub fn authorize(
     if shard.authorize(context, operation, resource, name) {
         Ok(())
     } else {
-        Err(Refusal::new(error, "not authorized"))
+        let message = ApiError::general(error).message;
+        Err(Refusal::new(error, message.unwrap_or_default()))
     }
 }
 

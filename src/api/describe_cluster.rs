@@ -4,7 +4,9 @@ use std::rc::Rc;
 
 use super::endpoint;
 use crate::base::ErrorCode;
-use crate::security::{CLUSTER_NAME, OPERATIONS_NOT_ASKED, RequestContext, ResourceType};
+use crate::security::{
+    CLUSTER_NAME, OPERATIONS_NOT_ASKED, Operation, RequestContext, ResourceType,
+};
 use crate::shard::Shard;
 use crate::wire::messages::DescribeClusterRequest;
 use crate::wire::messages::describe_cluster_response::{
@@ -21,7 +23,7 @@ pub async fn handle(
     request: DescribeClusterRequest,
 ) -> DescribeClusterResponse {
     let operations = if request.include_cluster_authorized_operations {
-        shard.authorized_operations(&context, ResourceType::Cluster, CLUSTER_NAME)
+        shard.cluster_operations(&context)
     } else {
         OPERATIONS_NOT_ASKED
     };
@@ -30,6 +32,15 @@ pub async fn handle(
     } else {
         BROKERS
     };
+    // Brokers tell everybody where they are, controllers only administrators.
+    let (alter, cluster) = (Operation::Alter, ResourceType::Cluster);
+    if known == CONTROLLERS && !shard.authorize(&context, alter, cluster, CLUSTER_NAME) {
+        return DescribeClusterResponse {
+            error_code: ErrorCode::CLUSTER_AUTHORIZATION_FAILED.0,
+            error_message: Some("Cluster authorization failed.".to_owned()),
+            ..Default::default()
+        };
+    }
     if request.endpoint_type != known {
         let name = |kind| {
             if kind == BROKERS {

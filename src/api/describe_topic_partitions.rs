@@ -51,15 +51,14 @@ pub async fn handle(
         .unwrap_or(0)
         .clamp(1, PARTITIONS_MAX);
     let mut response = DescribeTopicPartitionsResponse::default();
+    let mut hidden = Vec::new();
     for name in asked.iter().filter(|name| name.as_str() >= first_topic) {
         let may_describe =
             shard.authorize(&context, Operation::Describe, ResourceType::Topic, name);
         if !may_describe {
-            // Topics that weren't named stay hidden.
+            // Topics that weren't named stay hidden; the others come last.
             if !fetch_all {
-                response
-                    .topics
-                    .push(failed(name, ErrorCode::TOPIC_AUTHORIZATION_FAILED));
+                hidden.push(failed(name, ErrorCode::TOPIC_AUTHORIZATION_FAILED));
             }
             continue;
         }
@@ -68,7 +67,11 @@ pub async fn handle(
                 Ok(()) => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
                 Err(_) => ErrorCode::INVALID_TOPIC_EXCEPTION,
             };
-            response.topics.push(failed(name, error));
+            let kind = ResourceType::Topic;
+            response.topics.push(DescribeTopicPartitionsResponseTopic {
+                topic_authorized_operations: shard.authorized_operations(&context, kind, name),
+                ..failed(name, error)
+            });
             continue;
         };
         let from = if name == first_topic {

@@ -16,7 +16,7 @@ use crate::base::{
     BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionIndex, TopicIdPartition, Uuid,
 };
 use crate::io::Chunk;
-use crate::metadata::MetadataImage;
+use crate::metadata::{MetadataImage, TopicImage};
 use crate::security::{CLUSTER_NAME, Operation, RequestContext, ResourceType};
 use crate::shard::Shard;
 use crate::shard::fetch::{Answers, Gather, gather};
@@ -55,26 +55,15 @@ pub async fn handle(shard: Rc<Shard>, request: Request) -> Reply {
     };
     drop(body);
     shard.end_stage(context.api_key, Stage::Parsed, started);
-    if asked.replica != BrokerId::NONE
-        && !shard.authorize(
-            &context,
-            Operation::ClusterAction,
-            ResourceType::Cluster,
-            CLUSTER_NAME,
-        )
-    {
-        return failed(&shard, &context, ErrorCode::CLUSTER_AUTHORIZATION_FAILED);
-    }
     let begun = match session_moves::begin(&shard, session).await {
         Ok(begun) => begun,
         Err(error) => return failed(&shard, &context, error),
     };
     let topics: Topics = {
         let image = shard.image();
+        let mut access = Access::of(&shard, &context, &asked);
         let specs = begun.partitions.iter();
-        specs
-            .map(|spec| resolve(&shard, &context, &image, spec))
-            .collect()
+        specs.map(|spec| access.resolve(&image, spec)).collect()
     };
     let answers = read(&shard, &context, &asked, &begun, &topics).await;
     for (topic, answer) in topics.iter().zip(&answers) {
@@ -182,46 +171,95 @@ fn fetch_topic(image: &MetadataImage, topic: TopicRef<'_>) -> FetchTopic {
     }
 }
 
-fn resolve(
-    shard: &Shard,
-    context: &RequestContext,
-    image: &MetadataImage,
-    spec: &FetchSpec,
-) -> Resolved {
-    let found = match &spec.key.topic {
-        FetchTopic::Id(id) => image.topics.by_id(*id),
-        FetchTopic::Name(name) => image.topics.by_name(name),
-    };
-    let Some(topic) = found else {
-        let (name, topic_id, unknown) = match &spec.key.topic {
-            FetchTopic::Id(id) => (Arc::from(""), *id, ErrorCode::UNKNOWN_TOPIC_ID),
-            FetchTopic::Name(name) => (
-                name.clone(),
-                Uuid::ZERO,
-                ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
-            ),
+/// What the client may read. Followers read with a right of their own, in all topics;
+/// consumers need one for each topic.
+struct Access<'a> {
+    shard: &'a Shard,
+    context: &'a RequestContext,
+    follower: Option<bool>,
+    /// Of the last topic that was asked for: its partitions are neighbours.
+    last: Option<(Uuid, bool)>,
+}
+
+impl<'a> Access<'a> {
+    fn of(shard: &'a Shard, context: &'a RequestContext, asked: &Asked) -> Access<'a> {
+        let may_follow = || {
+            let (action, cluster) = (Operation::ClusterAction, ResourceType::Cluster);
+            shard.authorize(context, action, cluster, CLUSTER_NAME)
         };
-        return Resolved {
-            name,
-            topic_id,
-            target: Err(unknown),
+        Access {
+            shard,
+            context,
+            follower: (asked.replica != BrokerId::NONE).then(may_follow),
+            last: None,
+        }
+    }
+
+    fn may_read(&mut self, topic: &TopicImage) -> bool {
+        match (self.follower, self.last) {
+            (Some(allowed), _) => allowed,
+            (None, Some((id, allowed))) if id == topic.id => allowed,
+            (None, _) => {
+                let (read, kind) = (Operation::Read, ResourceType::Topic);
+                let allowed = self.shard.authorize(self.context, read, kind, &topic.name);
+                self.last = Some((topic.id, allowed));
+                allowed
+            }
+        }
+    }
+
+    fn may_read_name(&self, topic: &str) -> bool {
+        let (read, kind) = (Operation::Read, ResourceType::Topic);
+        let may_read = || self.shard.authorize(self.context, read, kind, topic);
+        self.follower.unwrap_or_else(may_read)
+    }
+
+    fn resolve(&mut self, image: &MetadataImage, spec: &FetchSpec) -> Resolved {
+        let found = match &spec.key.topic {
+            FetchTopic::Id(id) => image.topics.by_id(*id),
+            FetchTopic::Name(name) => image.topics.by_name(name),
         };
-    };
-    let index = spec.key.partition;
-    let target = if !shard.authorize(context, Operation::Read, ResourceType::Topic, &topic.name) {
-        Err(ErrorCode::TOPIC_AUTHORIZATION_FAILED)
-    } else if topic.partition(index).is_none() {
-        Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
-    } else {
-        Ok(TopicIdPartition {
+        let Some(topic) = found else {
+            let refused = ErrorCode::TOPIC_AUTHORIZATION_FAILED;
+            let (name, topic_id, error) = match &spec.key.topic {
+                FetchTopic::Id(id) => {
+                    let unknown = ErrorCode::UNKNOWN_TOPIC_ID;
+                    let is_refused = self.follower == Some(false);
+                    (
+                        Arc::from(""),
+                        *id,
+                        if is_refused { refused } else { unknown },
+                    )
+                }
+                FetchTopic::Name(name) => {
+                    let unknown = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+                    let may_read = self.may_read_name(name);
+                    let error = if may_read { unknown } else { refused };
+                    (name.clone(), Uuid::ZERO, error)
+                }
+            };
+            return Resolved {
+                name,
+                topic_id,
+                target: Err(error),
+            };
+        };
+        let index = spec.key.partition;
+        let target = if !self.may_read(topic) {
+            Err(ErrorCode::TOPIC_AUTHORIZATION_FAILED)
+        } else if topic.partition(index).is_none() {
+            Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
+        } else {
+            Ok(TopicIdPartition {
+                topic_id: topic.id,
+                partition: index,
+            })
+        };
+        Resolved {
+            name: topic.name.clone(),
             topic_id: topic.id,
-            partition: index,
-        })
-    };
-    Resolved {
-        name: topic.name.clone(),
-        topic_id: topic.id,
-        target,
+            target,
+        }
     }
 }
 

@@ -7,13 +7,17 @@ use super::config_resource::MALFORMED;
 use super::{auto_create, endpoint};
 use crate::base::{ErrorCode, PartitionIndex, hash};
 use crate::controller::topic_name;
-use crate::security::{Operation, RequestContext, ResourceType};
+use crate::security::{CLUSTER_NAME, Operation, RequestContext, ResourceType};
 use crate::shard::Shard;
 use crate::wire::messages::FindCoordinatorRequest;
 use crate::wire::messages::find_coordinator_response::{Coordinator, FindCoordinatorResponse};
 
 /// `FindCoordinatorRequest.CoordinatorType` of a consumer group.
 const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
+const SHARE: i8 = 2;
+/// First version that finds coordinators of share groups.
+const SHARE_SINCE: i16 = 6;
 
 pub async fn handle(
     shard: Rc<Shard>,
@@ -47,8 +51,11 @@ pub async fn handle(
 }
 
 async fn find(shard: &Rc<Shard>, context: &RequestContext, kind: i8, key: String) -> Coordinator {
-    let (topic, resource) = match kind {
-        GROUP => (topic_name::CONSUMER_OFFSETS, ResourceType::Group),
+    if let Some(refusal) = refusal(shard, context, kind, &key) {
+        return failed(key, refusal);
+    }
+    let topic = match kind {
+        GROUP => topic_name::CONSUMER_OFFSETS,
         _ => {
             // Also for transactions: a fatal answer, where a retriable one would keep
             // the producer asking for ever.
@@ -58,9 +65,6 @@ async fn find(shard: &Rc<Shard>, context: &RequestContext, kind: i8, key: String
             };
         }
     };
-    if !shard.authorize(context, Operation::Describe, resource, &key) {
-        return failed(key, ErrorCode::GROUP_AUTHORIZATION_FAILED);
-    }
     auto_create::internal(shard, topic).await;
     let image = shard.image();
     let Some(topic) = image.topics.by_name(topic) else {
@@ -81,6 +85,32 @@ async fn find(shard: &Rc<Shard>, context: &RequestContext, kind: i8, key: String
         },
         None => failed(key, ErrorCode::COORDINATOR_NOT_AVAILABLE),
     }
+}
+
+/// Who may describe a group or transactional id may know where it is coordinated.
+fn refusal(shard: &Shard, context: &RequestContext, kind: i8, key: &str) -> Option<ErrorCode> {
+    let (operation, resource, name, error) = match kind {
+        GROUP => (
+            Operation::Describe,
+            ResourceType::Group,
+            key,
+            ErrorCode::GROUP_AUTHORIZATION_FAILED,
+        ),
+        TRANSACTION => (
+            Operation::Describe,
+            ResourceType::TransactionalId,
+            key,
+            ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        ),
+        SHARE if context.api_version >= SHARE_SINCE => (
+            Operation::ClusterAction,
+            ResourceType::Cluster,
+            CLUSTER_NAME,
+            ErrorCode::CLUSTER_AUTHORIZATION_FAILED,
+        ),
+        _ => return None,
+    };
+    (!shard.authorize(context, operation, resource, name)).then_some(error)
 }
 
 fn failed(key: String, error: ErrorCode) -> Coordinator {

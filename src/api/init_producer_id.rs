@@ -27,10 +27,6 @@ pub async fn handle(
             ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED
         });
     }
-    if (request.producer_id == -1) != (request.producer_epoch == -1) {
-        // Both or none.
-        return failed(ErrorCode::INVALID_REQUEST);
-    }
     let allowed = shard.authorize(
         &context,
         Operation::IdempotentWrite,
@@ -39,6 +35,10 @@ pub async fn handle(
     ) || shard.authorize_any_topic(&context, Operation::Write);
     if !allowed {
         return failed(ErrorCode::CLUSTER_AUTHORIZATION_FAILED);
+    }
+    if (request.producer_id == -1) != (request.producer_epoch == -1) {
+        // Both or none.
+        return failed(ErrorCode::INVALID_REQUEST);
     }
     match shard.next_producer_id().await {
         Ok(producer_id) => InitProducerIdResponse {

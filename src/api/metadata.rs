@@ -9,7 +9,7 @@ use crate::base::{BrokerId, ErrorCode, Uuid};
 use crate::controller::topic_name;
 use crate::metadata::topics::numbers;
 use crate::metadata::{MetadataImage, PartitionImage, TopicImage};
-use crate::security::{CLUSTER_NAME, Operation, RequestContext, ResourceType};
+use crate::security::{OPERATIONS_NOT_ASKED, Operation, RequestContext, ResourceType};
 use crate::shard::Shard;
 use crate::wire::messages::MetadataRequest;
 use crate::wire::messages::metadata_request::MetadataRequestTopic;
@@ -43,6 +43,8 @@ pub async fn handle(
         context: &context,
         image: &image,
         with_operations: request.include_topic_authorized_operations,
+        creates: request.allow_auto_topic_creation
+            && shard.node().config.topics.auto_create_topics_enable,
     };
     MetadataResponse {
         brokers: endpoint::alive(&image, &context.listener)
@@ -61,9 +63,9 @@ pub async fn handle(
             Asked::Topics(topics) => topics.into_iter().map(|topic| view.one(topic)).collect(),
         },
         cluster_authorized_operations: if request.include_cluster_authorized_operations {
-            shard.authorized_operations(&context, ResourceType::Cluster, CLUSTER_NAME)
+            shard.cluster_operations(&context)
         } else {
-            crate::security::OPERATIONS_NOT_ASKED
+            OPERATIONS_NOT_ASKED
         },
         ..Default::default()
     }
@@ -112,6 +114,8 @@ struct View<'a> {
     context: &'a RequestContext,
     image: &'a MetadataImage,
     with_operations: bool,
+    /// Whether a missing topic was to be created on the way.
+    creates: bool,
 }
 
 impl View<'_> {
@@ -131,23 +135,22 @@ impl View<'_> {
         let Some(name) = asked.name else {
             return failed(ErrorCode::INVALID_TOPIC_EXCEPTION, None, Uuid::ZERO);
         };
-        if topic_name::validate(&name).is_err() {
-            return failed(ErrorCode::INVALID_TOPIC_EXCEPTION, Some(name), Uuid::ZERO);
-        }
         if !self.may_describe(&name) {
-            return failed(
-                ErrorCode::TOPIC_AUTHORIZATION_FAILED,
-                Some(name),
-                Uuid::ZERO,
-            );
+            return refused(name);
         }
-        match self.image.topics.by_name(&name) {
-            Some(topic) => self.found(topic),
-            None => failed(
-                ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
-                Some(name),
-                Uuid::ZERO,
-            ),
+        if let Some(topic) = self.image.topics.by_name(&name) {
+            return self.found(topic);
+        }
+        if self.creates && !auto_create::may_create(self.shard, self.context, &name) {
+            return refused(name);
+        }
+        let error = match topic_name::validate(&name) {
+            Ok(()) => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+            Err(_) => ErrorCode::INVALID_TOPIC_EXCEPTION,
+        };
+        MetadataResponseTopic {
+            topic_authorized_operations: self.operations(&name),
+            ..failed(error, Some(name), Uuid::ZERO)
         }
     }
 
@@ -181,13 +184,16 @@ impl View<'_> {
                 .partitions()
                 .map(|(index, partition)| self.partition(index.0, partition))
                 .collect(),
-            topic_authorized_operations: if self.with_operations {
-                self.shard
-                    .authorized_operations(self.context, ResourceType::Topic, &topic.name)
-            } else {
-                crate::security::OPERATIONS_NOT_ASKED
-            },
+            topic_authorized_operations: self.operations(&topic.name),
         }
+    }
+
+    fn operations(&self, topic: &str) -> i32 {
+        if !self.with_operations {
+            return OPERATIONS_NOT_ASKED;
+        }
+        let kind = ResourceType::Topic;
+        self.shard.authorized_operations(self.context, kind, topic)
     }
 
     fn partition(&self, index: i32, partition: &PartitionImage) -> MetadataResponsePartition {
@@ -229,6 +235,12 @@ pub fn offline(image: &MetadataImage, partition: &PartitionImage, listener: &str
         })
         .map(|id| id.0)
         .collect()
+}
+
+/// The client may not describe the topic, or may not create what is missing.
+fn refused(name: String) -> MetadataResponseTopic {
+    let error = ErrorCode::TOPIC_AUTHORIZATION_FAILED;
+    failed(error, Some(name), Uuid::ZERO)
 }
 
 fn failed(error: ErrorCode, name: Option<String>, topic_id: Uuid) -> MetadataResponseTopic {

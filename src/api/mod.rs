@@ -9,11 +9,14 @@ pub mod alter_configs;
 pub mod api_versions;
 pub mod auto_create;
 pub mod config_resource;
+pub mod create_acls;
 pub mod create_partitions;
 pub mod create_topics;
+pub mod delete_acls;
 pub mod delete_groups;
 pub mod delete_records;
 pub mod delete_topics;
+pub mod describe_acls;
 pub mod describe_cluster;
 pub mod describe_configs;
 pub mod describe_groups;
@@ -73,7 +76,7 @@ macro_rules! api {
 }
 
 /// Every API that this broker serves, by key.
-pub static TABLE: [Api; 29] = [
+pub static TABLE: [Api; 32] = [
     Api {
         key: ApiKey::Produce,
         versions: 3..=13,
@@ -124,6 +127,9 @@ pub static TABLE: [Api; 29] = [
     api!(DeleteRecords, 0..=2, delete_records::handle),
     api!(InitProducerId, 0..=5, init_producer_id::handle),
     api!(OffsetForLeaderEpoch, 2..=4, offset_for_leader_epoch::handle),
+    api!(DescribeAcls, 1..=3, describe_acls::handle),
+    api!(CreateAcls, 1..=3, create_acls::handle),
+    api!(DeleteAcls, 1..=3, delete_acls::handle),
     api!(DescribeConfigs, 1..=4, describe_configs::handle),
     api!(AlterConfigs, 0..=2, alter_configs::handle),
     api!(DescribeLogDirs, 1..=5, describe_log_dirs::handle),

@@ -6,6 +6,7 @@ pub mod error_code;
 pub mod hash;
 pub mod ids;
 pub mod rng;
+pub mod sorted_map;
 pub mod time;
 pub mod uuid;
 
@@ -15,5 +16,6 @@ pub use ids::{
     TopicIdPartition,
 };
 pub use rng::Rng;
+pub use sorted_map::SortedMap;
 pub use time::{Millis, Nanos};
 pub use uuid::Uuid;

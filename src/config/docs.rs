@@ -98,7 +98,7 @@ or group's own config, the broker's dynamic config, the cluster's dynamic defaul
 
 *In effect* tells what Ottla acts on today. The other keys are accepted and described to
 Kafka's tools, but change nothing. Keys that would protect something that Ottla doesn't
-do yet (authorizers, TLS, policies) stop the start instead.
+do yet (TLS, Java authorizers and policies) stop the start instead.
 
 Where `process.roles` isn't set, the node is a broker and controller for this machine,
 as if the following were written (each line gives way to the file and the command line):

@@ -97,6 +97,7 @@ mod tests {
     /// Names whose field is called otherwise.
     const FIELDS: &[(&str, &str)] = &[
         ("advertised.listeners", "listeners"),
+        ("authorizer.class.name", "authorizer"),
         ("broker.id", "node_id"),
         ("broker.rack", "rack"),
         ("compression.gzip.level", "compression"),

@@ -297,11 +297,35 @@ fn place(origin: &Origin) -> String {
     }
 }
 
+/// Kafka's authorizer, whose ACLs stand in the metadata log.
+pub(super) const STANDARD_AUTHORIZER: &str =
+    "org.apache.kafka.metadata.authorizer.StandardAuthorizer";
+
+fn is_no_principal(user: &str) -> bool {
+    !user.is_empty() && !user.contains(':')
+}
+
 /// Settings that protect something: to accept them without doing what they say would be
 /// a lie.
 fn refusal(property: &Property, value: &str) -> Option<String> {
     let what = match property.name {
-        "authorizer.class.name" if !value.is_empty() => "authorizers are not served yet",
+        "authorizer.class.name" if !["", STANDARD_AUTHORIZER].contains(&value) => {
+            return Some(format!(
+                "Java authorizers can't be loaded; only {STANDARD_AUTHORIZER} is served"
+            ));
+        }
+        "super.users" => match value
+            .split(';')
+            .map(str::trim)
+            .find(|user| is_no_principal(user))
+        {
+            Some(user) => {
+                return Some(format!(
+                    "{user} is no principal; it is written as User:{user}"
+                ));
+            }
+            None => return None,
+        },
         "create.topic.policy.class.name" | "alter.config.policy.class.name"
             if !value.is_empty() =>
         {
@@ -704,8 +728,12 @@ log.retention.check.interval.ms=300000
                 "server.properties:1: listeners=SSL://:1,CONTROLLER://:2: SSL uses SSL, only PLAINTEXT is served yet",
             ),
             (
-                "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-                "server.properties:1: authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer: authorizers are not served yet",
+                "authorizer.class.name=com.example.Authorizer",
+                "server.properties:1: authorizer.class.name=com.example.Authorizer: Java authorizers can't be loaded; only org.apache.kafka.metadata.authorizer.StandardAuthorizer is served",
+            ),
+            (
+                "super.users=User:root;alice",
+                "server.properties:1: super.users=User:root;alice: alice is no principal; it is written as User:alice",
             ),
             (
                 "controller.quorum.voters=1@a:1,2@b:1,3@c:1",

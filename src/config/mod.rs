@@ -24,8 +24,9 @@ pub use layers::{ConfigMap, Layers, Source};
 pub use listeners::{Listener, Listeners, SecurityProtocol};
 pub use load::{ConfigError, Loaded, load};
 pub use node::{
-    Cores, Durability, DynamicConfig, FetchConfig, FetchPath, GroupCoordinatorConfig,
-    ListenerLimitsConfig, LogManagerConfig, MetadataConfig, NetworkConfig, NodeConfig, QueuedBytes,
-    Roles, RuntimeConfig, SpinMode, TopicDefaults, TransactionConfig, Voter,
+    AuthorizerConfig, Cores, Durability, DynamicConfig, FetchConfig, FetchPath,
+    GroupCoordinatorConfig, ListenerLimitsConfig, LogManagerConfig, MetadataConfig, NetworkConfig,
+    NodeConfig, QueuedBytes, Roles, RuntimeConfig, SpinMode, TopicDefaults, TransactionConfig,
+    Voter,
 };
 pub use topic::{CleanupPolicy, Compression, TimestampType, TopicConfig};

@@ -37,6 +37,8 @@ pub struct NodeConfig {
     pub group: GroupCoordinatorConfig,
     pub transaction: TransactionConfig,
     pub metadata: MetadataConfig,
+    /// None: everybody may do everything.
+    pub authorizer: Option<AuthorizerConfig>,
     /// Keys and values of the file and the command line: the bottom layer for
     /// [`super::TopicConfig`] and DescribeConfigs.
     pub fixed: Arc<ConfigMap>,
@@ -209,6 +211,14 @@ pub struct MetadataConfig {
     pub broker_session_timeout_ms: i32,
 }
 
+/// The authorizer that goes by ACLs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthorizerConfig {
+    /// Each as `User:name`.
+    pub super_users: Vec<String>,
+    pub allow_everyone_if_no_acl_found: bool,
+}
+
 /// What a listener's connections are held to: its own values, else the broker's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenerLimitsConfig {
@@ -304,6 +314,7 @@ impl NodeConfig {
                 broker_heartbeat_interval_ms: r.int("broker.heartbeat.interval.ms"),
                 broker_session_timeout_ms: r.int("broker.session.timeout.ms"),
             },
+            authorizer: authorizer(r),
             fixed,
             origins: Arc::default(),
         }
@@ -507,6 +518,22 @@ fn log_manager(r: &Reader<'_>) -> LogManagerConfig {
         producer_id_expiration_check_interval_ms: r.int("producer.id.expiration.check.interval.ms"),
         replica_lag_time_max_ms: r.long("replica.lag.time.max.ms"),
     }
+}
+
+fn authorizer(r: &Reader<'_>) -> Option<AuthorizerConfig> {
+    let config = AuthorizerConfig {
+        super_users: r
+            .opt_text("super.users")
+            .unwrap_or_default()
+            .split(';')
+            .map(str::trim)
+            .filter(|user| !user.is_empty())
+            .map(str::to_owned)
+            .collect(),
+        allow_everyone_if_no_acl_found: r.boolean("allow.everyone.if.no.acl.found"),
+    };
+    // Any other class was refused.
+    (!r.text("authorizer.class.name").is_empty()).then_some(config)
 }
 
 fn group(r: &Reader<'_>) -> GroupCoordinatorConfig {

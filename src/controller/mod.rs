@@ -25,8 +25,9 @@ use crate::metadata::{
     Provenance, ReplayError, TopicImage,
 };
 use crate::raft::Raft;
-use crate::security::Authorizer;
+use crate::security::{Authorizer, CLUSTER_NAME, CurrentAuthorizer, ResourceType};
 
+mod acls;
 pub mod activation;
 mod api_error;
 mod auto_create;
@@ -103,7 +104,8 @@ type Outcome<R> = Result<(Vec<MetadataRecord>, R), ApiError>;
 pub struct Controller {
     settings: ControllerSettings,
     rules: Arc<dyn ConfigRules>,
-    authorizer: Arc<dyn Authorizer>,
+    /// By the ACLs of `image`.
+    authorizer: CurrentAuthorizer,
     rng: Rng,
     image: MetadataImage,
     /// Topics whose names hold '.' or '_', by the name with those unified.
@@ -121,7 +123,7 @@ impl Controller {
         Controller {
             settings,
             rules,
-            authorizer,
+            authorizer: CurrentAuthorizer::new(authorizer),
             rng,
             image: MetadataImage::default(),
             collisions: BTreeMap::new(),
@@ -134,6 +136,7 @@ impl Controller {
         self.collisions.clear();
         let changes = ImageChanges::everything(&image);
         self.image = image;
+        self.authorizer.set_acls(self.image.acls.index());
         self.index_topics(&changes);
     }
 
@@ -154,6 +157,9 @@ impl Controller {
             Q::RegisterBroker { .. } | Q::BrokerHeartbeat { .. }
         );
         let outcome = match request {
+            _ if !self.may_ask(request) => {
+                Err(ApiError::general(ErrorCode::CLUSTER_AUTHORIZATION_FAILED))
+            }
             Q::CreateTopics { ctx, request } => erase(self.decide_create_topics(ctx, request)),
             Q::DeleteTopics { ctx, request } => erase(self.decide_delete_topics(ctx, request)),
             Q::CreatePartitions { ctx, request } => {
@@ -163,6 +169,8 @@ impl Controller {
             Q::IncrementalAlterConfigs { ctx, request } => {
                 erase(self.decide_incremental_alter_configs(ctx, request))
             }
+            Q::CreateAcls { request, .. } => erase(self.decide_create_acls(request)),
+            Q::DeleteAcls { request, .. } => erase(self.decide_delete_acls(request)),
             Q::AllocateProducerIds { request, .. } => {
                 erase(self.decide_allocate_producer_ids(request))
             }
@@ -201,6 +209,18 @@ impl Controller {
         }
     }
 
+    /// Whether the cluster's own business comes from a node of it, or from someone who may
+    /// act as one. The other operations look at each of their resources.
+    fn may_ask(&self, request: &ControllerRequest) -> bool {
+        let operation = match request.cluster_operation() {
+            Some(operation) => operation,
+            None => return true,
+        };
+        let (ctx, cluster) = (request.context(), ResourceType::Cluster);
+        self.authorizer
+            .authorize(ctx, operation, cluster, CLUSTER_NAME)
+    }
+
     /// Takes in records that were appended from `base_offset` on.
     pub fn replay(
         &mut self,
@@ -219,6 +239,9 @@ impl Controller {
             ..self.image.provenance
         });
         self.image = image;
+        if changes.acls {
+            self.authorizer.set_acls(self.image.acls.index());
+        }
         self.index_topics(&changes);
         self.forget_brokers(&changes);
         Ok(())

@@ -3,7 +3,7 @@
 //! `api_version` is the version that the answer will be written in.
 
 use super::api_error::ApiError;
-use crate::security::RequestContext;
+use crate::security::{Operation, RequestContext};
 use crate::wire::messages::*;
 
 macro_rules! controller_requests {
@@ -52,6 +52,8 @@ controller_requests! {
     CreatePartitions: CreatePartitionsRequest => CreatePartitionsResponse,
     AlterConfigs: AlterConfigsRequest => AlterConfigsResponse,
     IncrementalAlterConfigs: IncrementalAlterConfigsRequest => IncrementalAlterConfigsResponse,
+    CreateAcls: CreateAclsRequest => CreateAclsResponse,
+    DeleteAcls: DeleteAclsRequest => DeleteAclsResponse,
     AllocateProducerIds: AllocateProducerIdsRequest => AllocateProducerIdsResponse,
     DescribeQuorum: DescribeQuorumRequest => DescribeQuorumResponse,
     RegisterBroker: BrokerRegistrationRequest => BrokerRegistrationResponse,
@@ -61,6 +63,25 @@ controller_requests! {
 }
 
 impl ControllerRequest {
+    /// What its client has to be allowed to do to the cluster (`ControllerApis`); none
+    /// where the decision itself authorises.
+    pub fn cluster_operation(&self) -> Option<Operation> {
+        match self {
+            Self::AllocateProducerIds { .. }
+            | Self::RegisterBroker { .. }
+            | Self::BrokerHeartbeat { .. }
+            | Self::RegisterController { .. }
+            | Self::AssignReplicasToDirs { .. } => Some(Operation::ClusterAction),
+            Self::CreateAcls { .. } | Self::DeleteAcls { .. } => Some(Operation::Alter),
+            Self::DescribeQuorum { .. } => Some(Operation::Describe),
+            Self::CreateTopics { .. }
+            | Self::DeleteTopics { .. }
+            | Self::CreatePartitions { .. }
+            | Self::AlterConfigs { .. }
+            | Self::IncrementalAlterConfigs { .. } => None,
+        }
+    }
+
     /// The answer when the whole operation fails: every item carries the error.
     pub fn error_response(&self, error: &ApiError) -> ControllerResponse {
         let code = error.code.0;
@@ -145,6 +166,29 @@ impl ControllerRequest {
                 ..Default::default()
             }
             .into(),
+            Self::CreateAcls { request, .. } => {
+                let result = create_acls_response::AclCreationResult {
+                    error_code: code,
+                    error_message: message(),
+                };
+                CreateAclsResponse {
+                    results: vec![result; request.creations.len()],
+                    ..Default::default()
+                }
+                .into()
+            }
+            Self::DeleteAcls { request, .. } => {
+                let result = delete_acls_response::DeleteAclsFilterResult {
+                    error_code: code,
+                    error_message: message(),
+                    ..Default::default()
+                };
+                DeleteAclsResponse {
+                    filter_results: vec![result; request.filters.len()],
+                    ..Default::default()
+                }
+                .into()
+            }
             Self::AllocateProducerIds { .. } => AllocateProducerIdsResponse {
                 error_code: code,
                 ..Default::default()

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::*;
 use crate::base::Uuid;
 use crate::raft::testing::leader;
-use crate::security::{AllowAll, RequestContext};
+use crate::security::{AllowAll, Authorizer, RequestContext};
 use crate::wire::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
 use crate::wire::messages::{
     BrokerHeartbeatRequest, BrokerRegistrationRequest, ConfigRecord, CreateTopicsRequest,
@@ -86,8 +86,13 @@ pub struct Bench {
 impl Bench {
     /// An active controller of cluster "c" at the latest metadata.version, without brokers.
     pub fn new() -> Bench {
+        Bench::with_authorizer(Arc::new(AllowAll))
+    }
+
+    /// The same, with an authorizer.
+    pub fn with_authorizer(authorizer: Arc<dyn Authorizer>) -> Bench {
         let mut bench = Bench {
-            controller: controller(),
+            controller: controller(authorizer),
             next_offset: Offset(0),
             now: Nanos(1),
             log: Vec::new(),
@@ -258,12 +263,12 @@ impl Bench {
             *self.controller.image(),
             "replay(encode(decide)) = state"
         );
-        self.controller = controller();
+        self.controller = controller(Arc::new(AllowAll));
         self.controller.load(image);
     }
 }
 
-fn controller() -> Controller {
+fn controller(authorizer: Arc<dyn Authorizer>) -> Controller {
     let settings = ControllerSettings {
         node_id: BrokerId(1),
         cluster_id: "c".to_owned(),
@@ -272,10 +277,5 @@ fn controller() -> Controller {
         delete_topic_enable: true,
         broker_session_timeout_ms: 9_000,
     };
-    Controller::new(
-        settings,
-        Arc::new(FewRules),
-        Arc::new(AllowAll),
-        Rng::new(5),
-    )
+    Controller::new(settings, Arc::new(FewRules), authorizer, Rng::new(5))
 }

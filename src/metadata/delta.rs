@@ -134,12 +134,11 @@ impl MetadataDelta {
             R::FeatureLevel(r) => self.set_feature(r)?,
             R::ClientQuota(r) => self.set_quota(r),
             R::ProducerIds(r) => self.set_producer_ids(r)?,
-            R::AccessControlEntry(r) => {
-                self.next.acls.insert(r.id, Arc::new(r.clone()));
-            }
+            R::AccessControlEntry(r) => self.next.acls.insert(Arc::new(r.clone())),
             R::RemoveAccessControlEntry(r) => {
-                let removed = self.next.acls.remove(&r.id);
-                removed.ok_or(ReplayError::UnknownAcl(r.id))?;
+                if !self.next.acls.remove(r.id) {
+                    return Err(ReplayError::UnknownAcl(r.id));
+                }
             }
             R::UserScramCredential(r) => {
                 let key = (r.mechanism, r.name.clone());

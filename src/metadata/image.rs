@@ -2,19 +2,18 @@
 //! immutable value. Cloning it is a handful of reference counts; every core holds one and
 //! swaps it by message. Only [`MetadataDelta`](super::MetadataDelta) makes a new one.
 //!
-//! The parts that this code does not act on yet (quotas, ACLs, credentials, tokens) are
+//! The parts that this code does not act on yet (quotas, credentials, tokens) are
 //! carried in full: replaying and writing a snapshot loses nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::acls::AclsImage;
 use super::sorted_map::SortedMap;
 use super::topics::TopicsImage;
 use super::version::{KRAFT_VERSION_FEATURE, METADATA_VERSION_FEATURE, MetadataVersion};
 use crate::base::{BrokerId, Millis, Offset, Uuid};
-use crate::wire::messages::{
-    AccessControlEntryRecord, DelegationTokenRecord, UserScramCredentialRecord,
-};
+use crate::wire::messages::{DelegationTokenRecord, UserScramCredentialRecord};
 
 /// Up to where in the metadata log an image goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +48,7 @@ pub struct MetadataImage {
     pub client_quotas: SortedMap<QuotaEntity, Arc<BTreeMap<String, f64>>>,
     /// First id that was never handed out; -1 before the first block.
     pub next_producer_id: i64,
-    pub acls: SortedMap<Uuid, Arc<AccessControlEntryRecord>>,
+    pub acls: AclsImage,
     /// By mechanism (1 SHA-256, 2 SHA-512) and user.
     pub scram: SortedMap<(i8, String), Arc<UserScramCredentialRecord>>,
     /// By token id.
@@ -67,7 +66,7 @@ impl Default for MetadataImage {
             configs: ConfigsImage::default(),
             client_quotas: SortedMap::default(),
             next_producer_id: -1,
-            acls: SortedMap::default(),
+            acls: AclsImage::default(),
             scram: SortedMap::default(),
             delegation_tokens: SortedMap::default(),
         }

@@ -14,6 +14,7 @@
 //! Invariants: state changes only by replaying a record; an image that was given out never
 //! changes.
 
+pub mod acls;
 pub mod bootstrap;
 pub mod changes;
 pub mod delta;
@@ -21,10 +22,11 @@ pub mod image;
 pub mod loader;
 pub mod record;
 pub mod snapshot;
-pub mod sorted_map;
 pub mod topics;
 pub mod version;
 
+pub use crate::base::sorted_map::{self, SortedMap};
+pub use acls::AclsImage;
 pub use changes::{ImageChanges, LocalReplica, LocalReplicaChanges, PartitionDelta};
 pub use delta::{MetadataDelta, ReplayError};
 pub use image::{
@@ -33,6 +35,5 @@ pub use image::{
 };
 pub use loader::{BatchOrigin, MetadataLoader};
 pub use record::{MetadataRecord, RecordError};
-pub use sorted_map::SortedMap;
 pub use topics::{PartitionImage, TopicImage, TopicsImage};
 pub use version::{MetadataVersion, supported_features};

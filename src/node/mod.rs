@@ -38,7 +38,6 @@ use crate::config::NodeConfig;
 use crate::io::disk::RealDisk;
 use crate::io::{Queue, Rt};
 use crate::mesh::{PortSeed, mesh_within};
-use crate::security::AllowAll;
 use crate::shard::load::Load;
 use crate::shard::messages::{ShardReply, ShardRequest};
 use crate::shard::{Node, Shard, background, serve_mesh};
@@ -120,7 +119,7 @@ pub fn shared(config: NodeConfig, storage: &Storage, cores: usize) -> Arc<Node> 
         cluster_id: storage.cluster_id.as_str().into(),
         auto_create: settings::auto_create(&config),
         coordinator: settings::coordinator(&config),
-        authorizer: Arc::new(AllowAll),
+        authorizer: settings::authorizer(&config),
         request_memory: memory::for_requests(&config, usize::from(cores)),
         cores,
         load: Load::new(cores),

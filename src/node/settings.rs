@@ -1,6 +1,7 @@
 //! From the node's configuration to what its parts want of it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::controller::ControllerConfig;
 use super::directories::Directories;
@@ -15,6 +16,7 @@ use crate::metadata::{self, supported_features};
 use crate::raft::voters::Endpoint;
 use crate::raft::{Voter, VoterSet};
 use crate::record::{Compression, CompressionType};
+use crate::security::{AllowAll, Authorizer, StandardAuthorizer};
 use crate::shard::Node;
 use crate::wire::messages::broker_registration_request::{Feature, Listener};
 use crate::wire::messages::{BrokerHeartbeatRequest, BrokerRegistrationRequest};
@@ -39,6 +41,17 @@ pub fn auto_create(config: &NodeConfig) -> AutoCreateSettings {
         // No share coordinator asks for its topic yet.
         shares: transactions.clone(),
         transactions,
+    }
+}
+
+/// Who decides what a client may do.
+pub fn authorizer(config: &NodeConfig) -> Arc<dyn Authorizer> {
+    match &config.authorizer {
+        None => Arc::new(AllowAll),
+        Some(config) => Arc::new(StandardAuthorizer::new(
+            config.super_users.iter().cloned(),
+            config.allow_everyone_if_no_acl_found,
+        )),
     }
 }
 

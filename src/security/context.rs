@@ -7,16 +7,19 @@ use std::sync::Arc;
 /// On whose behalf a request runs (`KafkaPrincipal`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Principal {
-    /// `User` for all that authenticate by listener.
-    pub kind: Arc<str>,
-    pub name: Arc<str>,
+    /// As ACLs and logs write it: `User:alice`. Whoever authenticates by listener is a
+    /// `User`. Empty for the node itself, which no client can be and no ACL names.
+    text: Arc<str>,
 }
 
 impl Principal {
     pub fn user(name: &str) -> Principal {
+        Principal::of("User", name)
+    }
+
+    pub fn of(kind: &str, name: &str) -> Principal {
         Principal {
-            kind: Arc::from("User"),
-            name: Arc::from(name),
+            text: format!("{kind}:{name}").into(),
         }
     }
 
@@ -24,12 +27,26 @@ impl Principal {
     pub fn anonymous() -> Principal {
         Principal::user("ANONYMOUS")
     }
+
+    /// The node that this is: what it asks of itself is not authorised.
+    pub fn node() -> Principal {
+        Principal {
+            text: Arc::from(""),
+        }
+    }
+
+    pub fn is_node(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
 }
 
-/// As ACLs and logs write it: `User:alice`.
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.kind, self.name)
+        f.write_str(&self.text)
     }
 }
 
@@ -50,7 +67,7 @@ impl RequestContext {
     /// Of what the node itself does.
     pub fn internal() -> RequestContext {
         RequestContext {
-            principal: Principal::anonymous(),
+            principal: Principal::node(),
             client_id: None,
             client_address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
             listener: Arc::from(""),
@@ -68,5 +85,7 @@ mod tests {
     #[test]
     fn principals_print_as_in_acls() {
         assert_eq!(Principal::anonymous().to_string(), "User:ANONYMOUS");
+        assert!(!Principal::anonymous().is_node());
+        assert!(RequestContext::internal().principal.is_node());
     }
 }

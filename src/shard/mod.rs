@@ -54,7 +54,7 @@ use crate::log::manager::LogDir;
 use crate::mesh::{Gone, Port, ReplySlot};
 use crate::metadata::MetadataImage;
 use crate::quota::memory::RequestMemory;
-use crate::security::{Authorizer, Operation, RequestContext, ResourceType};
+use crate::security::{Authorizer, CLUSTER_NAME, Operation, RequestContext, ResourceType};
 use crate::telemetry::Stage;
 use crate::wire::api_key::ApiKey;
 use crate::wire::messages::AllocateProducerIdsRequest;
@@ -266,17 +266,18 @@ impl Shard {
         resource: ResourceType,
         name: &str,
     ) -> bool {
-        self.node
-            .authorizer
-            .authorize(context, operation, resource, name)
+        let published = self.published.borrow();
+        let acls = published.image.acls.index();
+        let authorizer = &self.node.authorizer;
+        authorizer.authorize(acls, context, operation, resource, name)
     }
 
-    /// Whether there is any topic that the client may use so.
+    /// Whether there is any topic, existing or not, that the client may use so.
     pub fn authorize_any_topic(&self, context: &RequestContext, operation: Operation) -> bool {
-        self.image()
-            .topics
-            .iter()
-            .any(|topic| self.authorize(context, operation, ResourceType::Topic, &topic.name))
+        let published = self.published.borrow();
+        let acls = published.image.acls.index();
+        let authorizer = &self.node.authorizer;
+        authorizer.authorize_by_resource_type(acls, context, operation, ResourceType::Topic)
     }
 
     pub fn authorized_operations(
@@ -287,10 +288,21 @@ impl Shard {
     ) -> i32 {
         crate::security::authorized_operations(
             self.node.authorizer.as_ref(),
+            self.published.borrow().image.acls.index(),
             context,
             resource,
             name,
         )
+    }
+
+    /// What the client may do to the cluster; nothing if it may not describe it.
+    pub fn cluster_operations(&self, context: &RequestContext) -> i32 {
+        let (describe, cluster) = (Operation::Describe, ResourceType::Cluster);
+        if self.authorize(context, describe, cluster, CLUSTER_NAME) {
+            self.authorized_operations(context, cluster, CLUSTER_NAME)
+        } else {
+            0
+        }
     }
 
     /// A call to another core (or this one). It is on its way when this returns.

@@ -6,7 +6,11 @@ use super::*;
 
 declare! { SECURITY: Broker;
     "authorizer.class.name", String, V(""), Any, Low, AtStart,
-        "Authorizer to use; empty allows everything.";
+        "org.apache.kafka.metadata.authorizer.StandardAuthorizer goes by ACLs; empty allows everything to everybody.";
+    "super.users", String, Null, Any, Low, AtStart,
+        "Principals that may do everything, as User:alice;User:bob (the authorizer's own key).";
+    "allow.everyone.if.no.acl.found", Boolean, V("false"), Any, Low, AtStart,
+        "Whether a resource without any ACL is everybody's (the authorizer's own key).";
     "early.start.listeners", List, Null, UniqueList, High, AtStart,
         "Listeners that may accept before the authorizer is ready.";
     "sasl.mechanism.controller.protocol", String, V("GSSAPI"), Any, High, AtStart,

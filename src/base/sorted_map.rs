@@ -134,6 +134,21 @@ impl<K: Ord + Clone, V: Clone> SortedMap<K, V> {
             .map(|(key, value)| (key, value))
     }
 
+    /// The last entry that is not above `key`.
+    pub fn floor<Q: Ord + ?Sized>(&self, key: &Q) -> Option<(&K, &V)>
+    where
+        K: Borrow<Q>,
+    {
+        // The chunk's first key is not above `key`, unless nothing is.
+        let chunk = self.chunks.get(self.chunk_of(key))?;
+        let index = match position(chunk, key) {
+            Ok(index) => index,
+            Err(index) => index.checked_sub(1)?,
+        };
+        let (key, value) = &chunk[index];
+        Some((key, value))
+    }
+
     /// Index of the chunk where `key` is or would be; 0 when there is no chunk at all.
     fn chunk_of<Q: Ord + ?Sized>(&self, key: &Q) -> usize
     where
@@ -196,7 +211,7 @@ impl<K: Ord + Clone, V: Clone> FromIterator<(K, V)> for SortedMap<K, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::Rng;
+    use crate::base::rng::Rng;
     use std::collections::BTreeMap;
 
     fn check(map: &SortedMap<u64, u64>, model: &BTreeMap<u64, u64>) {
@@ -227,6 +242,7 @@ mod tests {
             }
             let probe = rng.below(1_600);
             assert_eq!(map.get(&probe), model.get(&probe));
+            assert_eq!(map.floor(&probe), model.range(..=probe).next_back());
             if step % 97 == 0 {
                 check(&map, &model);
                 assert!(map.range_from(&probe).eq(model.range(probe..)));
