@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::controller_down;
 use crate::base::ErrorCode;
-use crate::controller::{ControllerRequest, ControllerResponse};
+use crate::controller::{ApiError, ControllerRequest, ControllerResponse};
 use crate::security::{CLUSTER_NAME, Operation, RequestContext, ResourceType};
 use crate::shard::Shard;
 use crate::wire::messages::{DescribeQuorumRequest, DescribeQuorumResponse};
@@ -44,6 +44,7 @@ pub async fn handle(
 fn failed(error: ErrorCode) -> DescribeQuorumResponse {
     DescribeQuorumResponse {
         error_code: error.0,
+        error_message: Some(ApiError::general(error).message.unwrap_or_default()),
         ..Default::default()
     }
 }

@@ -102,6 +102,7 @@ pub async fn handle(
             break;
         }
     }
+    response.topics.extend(hidden);
     response
 }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::config_resource::MALFORMED;
 use super::{auto_create, endpoint};
 use crate::base::{ErrorCode, PartitionIndex, hash};
-use crate::controller::topic_name;
+use crate::controller::{ApiError, topic_name};
 use crate::security::{CLUSTER_NAME, Operation, RequestContext, ResourceType};
 use crate::shard::Shard;
 use crate::wire::messages::FindCoordinatorRequest;
@@ -41,7 +41,8 @@ pub async fn handle(
         // Kafka gives the name of success here.
         error_message: match ErrorCode(found.error_code) {
             ErrorCode::NONE => Some(ErrorCode::NONE.name().to_owned()),
-            _ => found.error_message,
+            ErrorCode::INVALID_REQUEST => found.error_message,
+            error => ApiError::general(error).message,
         },
         node_id: found.node_id,
         host: found.host,
@@ -120,6 +121,7 @@ fn failed(key: String, error: ErrorCode) -> Coordinator {
         host: String::new(),
         port: -1,
         error_code: error.0,
-        error_message: None,
+        // One among several is told by its code only.
+        error_message: Some(String::new()),
     }
 }

@@ -86,7 +86,13 @@ fn check(
 ) -> Result<(), Refusal> {
     let name = resource.resource_name.as_str();
     let kind = config_resource::kind(resource.resource_type)?;
-    config_resource::authorize(shard, context, Operation::AlterConfigs, kind, name)?;
+    config_resource::authorize(shard, context, Operation::AlterConfigs, kind, name).map_err(
+        |refusal| match kind {
+            // Kafka's broker says no more here; the others are refused by its controller.
+            ConfigResourceType::BROKER_LOGGER => Refusal::new(refusal.error, ""),
+            _ => refusal,
+        },
+    )?;
     check_operations(resource)?;
     match kind {
         ConfigResourceType::BROKER => {
@@ -155,7 +161,7 @@ fn operation(id: i8) -> Result<Op, Refusal> {
 fn answer(resource: &AlterConfigsResource, refusal: &Refusal) -> AlterConfigsResourceResponse {
     AlterConfigsResourceResponse {
         error_code: refusal.error.0,
-        error_message: Some(refusal.message.clone()),
+        error_message: Some(refusal.message.clone()).filter(|text| !text.is_empty()),
         resource_type: resource.resource_type,
         resource_name: resource.resource_name.clone(),
     }

@@ -51,6 +51,9 @@ pub fn topic(layers: &Layers<'_>) -> Vec<Described> {
         .collect()
 }
 
+/// Keys that in Kafka are the authorizer's and no broker's: told where they are set.
+const OF_AUTHORIZER: [&str; 2] = ["allow.everyone.if.no.acl.found", "super.users"];
+
 /// All properties of this broker (resource name = its id).
 pub fn broker(layers: &Layers<'_>) -> Vec<Described> {
     let listed = table::properties(Scope::Broker).filter(|property| {
@@ -58,7 +61,10 @@ pub fn broker(layers: &Layers<'_>) -> Vec<Described> {
             .broker()
             .iter()
             .any(|(map, _)| map.contains_key(property.name));
-        set || !(property.internal || property.update == table::Update::DynamicOnly)
+        let is_hidden = property.internal
+            || property.update == table::Update::DynamicOnly
+            || OF_AUTHORIZER.contains(&property.name);
+        set || !is_hidden
     });
     let mut all: Vec<Described> = listed
         .map(|property| {

@@ -27,6 +27,10 @@ impl ApiError {
             ErrorCode::TOPIC_AUTHORIZATION_FAILED => "Topic authorization failed.",
             ErrorCode::GROUP_AUTHORIZATION_FAILED => "Group authorization failed.",
             ErrorCode::CLUSTER_AUTHORIZATION_FAILED => "Cluster authorization failed.",
+            ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED => {
+                "Transactional Id authorization failed."
+            }
+            ErrorCode::COORDINATOR_NOT_AVAILABLE => "The coordinator is not available.",
             ErrorCode::NOT_CONTROLLER => "This is not the correct controller for this cluster.",
             _ => return ApiError::silent(code),
         };

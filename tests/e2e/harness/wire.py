@@ -275,8 +275,9 @@ def response_body(name: str, version: int, frame: bytes) -> tuple[int, dict]:
 
 
 class Connection:
-    def __init__(self, host: str, port: int, timeout: float = 30):
-        self.socket = socket.create_connection((host, port), timeout=timeout)
+    def __init__(self, host: str, port: int, timeout: float = 30, source: str | None = None):
+        """From another address of this machine, if a source is given."""
+        self.socket = socket.create_connection((host, port), timeout=timeout, source_address=source and (source, 0))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.correlation_id = 0
         self.received = bytearray()
