@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(verdict(&acls, "t"), Verdict::Allowed);
         assert!(acls.contains(&acl(9, "t")) && !acls.contains(&acl(2, "u")));
         assert!(acls.remove(Uuid([2; 16])));
-        assert_eq!(verdict(&acls, "t"), Verdict::NoAcls);
+        assert_eq!(verdict(&acls, "t"), Verdict::Unmentioned);
         assert!(acls.is_empty() && acls.bindings().next().is_none());
     }
 
@@ -176,7 +176,7 @@ mod tests {
         let mut acls = AclsImage::default();
         acls.insert(acl(1, "t"));
         acls.insert(acl(1, "u"));
-        assert_eq!(verdict(&acls, "t"), Verdict::NoAcls);
+        assert_eq!(verdict(&acls, "t"), Verdict::Unmentioned);
         assert_eq!(verdict(&acls, "u"), Verdict::Allowed);
         assert_eq!(acls.len(), 1);
     }

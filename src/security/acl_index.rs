@@ -7,9 +7,9 @@
 //!                 └▶ how many bindings stand on each pattern, whoever they are for
 //! ```
 //! A check looks at two principals, `User:*` and the client's own, and for each at the
-//! name, at `*`, and at the patterns that are prefixes of the name: the last pattern that
-//! is not above the name is one of them or tells where the next one can be. So its cost
-//! grows with the logarithm of the ACLs, whomever they are for, and nothing is allocated.
+//! name, at `*`, and at the patterns that are prefixes of the name ([`Patterns`]). So its
+//! cost grows with the logarithm of the ACLs, whomever they are for, and nothing is
+//! allocated.
 //!
 //! The semantics are those of `StandardAuthorizerData` of Apache Kafka 4.3.1, and of
 //! `Authorizer.authorizeByResourceType` there. Called by [`super::StandardAuthorizer`];
@@ -19,6 +19,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::authorizer::{Operation, ResourceType};
+use super::patterns::Patterns;
 use crate::base::SortedMap;
 use crate::wire::messages::AccessControlEntryRecord;
 
@@ -43,10 +44,8 @@ pub const PERMISSION_ALLOW: i8 = 3;
 pub enum Verdict {
     Allowed,
     Denied,
-    /// There are ACLs for the resource, none of which is for this action.
+    /// No ACL is for this action.
     Unmentioned,
-    /// There are no ACLs for the resource at all.
-    NoAcls,
 }
 
 /// An action on a resource as the index looks it up.
@@ -73,12 +72,6 @@ struct OfType {
     counts: Patterns<u32>,
 }
 
-#[derive(Clone, Debug)]
-struct Patterns<V: Clone> {
-    literal: SortedMap<Arc<str>, V>,
-    prefixed: SortedMap<Arc<str>, V>,
-}
-
 /// What stands for one principal on one pattern. Never without any bit.
 #[derive(Clone, Debug, Default)]
 struct Rules {
@@ -100,12 +93,10 @@ impl AclIndex {
         let Some(of_type) = self.of_type(acl.resource_type) else {
             return;
         };
-        let Some(counts) = of_type.counts.of_kind(acl.pattern_type) else {
-            return;
-        };
         let name: Arc<str> = Arc::from(acl.resource_name.as_str());
-        let count = counts.get(&*name).copied().unwrap_or(0);
-        counts.insert(name.clone(), count + 1);
+        let (counts, kind) = (&mut of_type.counts, acl.pattern_type);
+        let count = counts.get(kind, &name).copied().unwrap_or(0);
+        counts.insert(kind, name.clone(), count + 1);
         of_type.change(acl, name, |bits, bit| {
             if acl.permission_type == PERMISSION_ALLOW {
                 bits.allow |= bit;
@@ -120,13 +111,11 @@ impl AclIndex {
         let Some(of_type) = self.of_type(acl.resource_type) else {
             return;
         };
-        let Some(counts) = of_type.counts.of_kind(acl.pattern_type) else {
-            return;
-        };
         let name: Arc<str> = Arc::from(acl.resource_name.as_str());
-        match counts.get(&*name) {
-            Some(1) | None => drop(counts.remove(&*name)),
-            Some(count) => drop(counts.insert(name.clone(), count - 1)),
+        let (counts, kind) = (&mut of_type.counts, acl.pattern_type);
+        match counts.get(kind, &name).copied() {
+            Some(1) | None => counts.remove(kind, &name),
+            Some(count) => counts.insert(kind, name.clone(), count - 1),
         }
         of_type.change(acl, name, |bits, bit| {
             if acl.permission_type == PERMISSION_ALLOW {
@@ -154,18 +143,20 @@ impl AclIndex {
             }
         }
         if allowed {
-            return Verdict::Allowed;
+            Verdict::Allowed
+        } else {
+            Verdict::Unmentioned
         }
-        let mut has_acls = false;
-        of_type.counts.matching(action.name, |_| {
-            has_acls = true;
+    }
+
+    /// Whether there is any ACL for a resource, whomever it is for.
+    pub fn mentions(&self, resource: ResourceType, name: &str) -> bool {
+        let mut mentioned = false;
+        self.types[resource.index()].counts.matching(name, |_| {
+            mentioned = true;
             false
         });
-        if has_acls {
-            Verdict::Unmentioned
-        } else {
-            Verdict::NoAcls
-        }
+        mentioned
     }
 
     /// Whether the ACLs allow an operation on some resource of a type, existing or not:
@@ -183,17 +174,24 @@ impl AclIndex {
         let is_denied = |rules: &Arc<Rules>| rules.bits(host).deny & bits != 0;
         let is_allowed = |rules: &Arc<Rules>| rules.bits(host).allow & bits != 0;
         let of_principals = || of_type.of_principals(principal);
-        let all = || of_principals().filter_map(|patterns| patterns.literal.get(WILDCARD));
-        if all().any(is_denied) {
+        if of_principals().any(|patterns| {
+            patterns
+                .get(PATTERN_LITERAL, WILDCARD)
+                .is_some_and(is_denied)
+        }) {
             return false;
         }
-        if all().any(is_allowed) {
+        if of_principals().any(|patterns| {
+            patterns
+                .get(PATTERN_LITERAL, WILDCARD)
+                .is_some_and(is_allowed)
+        }) {
             return true;
         }
         let denied_as_prefix = |name: &str| {
             of_principals().any(|patterns| {
                 let mut denied = false;
-                patterns.prefixes_of(name, &mut |rules| {
+                patterns.prefixes_of(name, |rules| {
                     denied = is_denied(rules);
                     !denied
                 });
@@ -201,12 +199,12 @@ impl AclIndex {
             })
         };
         let denied_as_literal = |name: &str| {
-            let mut same = of_principals().filter_map(|patterns| patterns.literal.get(name));
-            same.any(is_denied)
+            of_principals()
+                .any(|patterns| patterns.get(PATTERN_LITERAL, name).is_some_and(is_denied))
         };
         of_principals().any(|patterns| {
-            let mut literal = patterns.literal.iter().filter(|(_, r)| is_allowed(r));
-            let mut prefixed = patterns.prefixed.iter().filter(|(_, r)| is_allowed(r));
+            let mut literal = patterns.literal().filter(|(_, r)| is_allowed(r));
+            let mut prefixed = patterns.prefixed().filter(|(_, r)| is_allowed(r));
             literal.any(|(name, _)| !denied_as_literal(name) && !denied_as_prefix(name))
                 || prefixed.any(|(name, _)| !denied_as_prefix(name))
         })
@@ -245,12 +243,9 @@ impl OfType {
                 None => return,
             },
         };
-        let principal = acl.principal.as_str();
+        let (principal, kind) = (acl.principal.as_str(), acl.pattern_type);
         let mut patterns = self.principals.get(principal).cloned().unwrap_or_default();
-        let Some(rules_of) = Arc::make_mut(&mut patterns).of_kind(acl.pattern_type) else {
-            return;
-        };
-        let mut rules = rules_of.get(&*name).cloned().unwrap_or_default();
+        let mut rules = patterns.get(kind, &name).cloned().unwrap_or_default();
         let changed = Arc::make_mut(&mut rules);
         match host {
             None => change(&mut changed.any_host, bit),
@@ -269,74 +264,14 @@ impl OfType {
             }
         }
         if changed.any_host.is_empty() && changed.hosts.is_empty() {
-            rules_of.remove(&*name);
+            Arc::make_mut(&mut patterns).remove(kind, &name);
         } else {
-            rules_of.insert(name, rules);
+            Arc::make_mut(&mut patterns).insert(kind, name, rules);
         }
         if patterns.is_empty() {
             self.principals.remove(principal);
         } else {
             self.principals.insert(Arc::from(principal), patterns);
-        }
-    }
-}
-
-impl<V: Clone> Patterns<V> {
-    fn of_kind(&mut self, pattern_type: i8) -> Option<&mut SortedMap<Arc<str>, V>> {
-        match pattern_type {
-            PATTERN_LITERAL => Some(&mut self.literal),
-            PATTERN_PREFIXED => Some(&mut self.prefixed),
-            _ => None,
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.literal.is_empty() && self.prefixed.is_empty()
-    }
-
-    /// Visits what stands on the patterns that `name` falls under, until `visit` is false.
-    fn matching<'a>(&'a self, name: &str, mut visit: impl FnMut(&'a V) -> bool) {
-        if let Some(value) = self.literal.get(name)
-            && !visit(value)
-        {
-            return;
-        }
-        if let Some(value) = self.literal.get(WILDCARD)
-            && !visit(value)
-        {
-            return;
-        }
-        self.prefixes_of(name, &mut visit);
-    }
-
-    /// The same for prefixed patterns only, from the longest.
-    fn prefixes_of<'a>(&'a self, name: &str, visit: &mut impl FnMut(&'a V) -> bool) {
-        let mut probe = name;
-        // Every prefix of `name` that was not met yet is one of `probe`, which gets
-        // shorter each time.
-        while let Some((pattern, value)) = self.prefixed.floor(probe) {
-            let common = common_prefix(pattern, probe);
-            let rest = if common == pattern.len() {
-                if !visit(value) {
-                    return;
-                }
-                common.checked_sub(1)
-            } else {
-                Some(common)
-            };
-            let Some(rest) = rest else {
-                return;
-            };
-            probe = &name[..name.floor_char_boundary(rest)];
-        }
-    }
-}
-
-impl<V: Clone> Default for Patterns<V> {
-    fn default() -> Self {
-        Patterns {
-            literal: SortedMap::default(),
-            prefixed: SortedMap::default(),
         }
     }
 }
@@ -377,11 +312,6 @@ fn allowing(operation: Operation) -> u32 {
 
 fn bit(operation: Operation) -> u32 {
     1 << operation as i8
-}
-
-fn common_prefix(a: &str, b: &str) -> usize {
-    let pairs = a.as_bytes().iter().zip(b.as_bytes());
-    pairs.take_while(|(a, b)| a == b).count()
 }
 
 /// The address whose text an ACL's host is. Kafka compares texts, so another spelling of
@@ -444,32 +374,36 @@ mod tests {
 
     const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
-    fn verdict(index: &AclIndex, name: &str) -> Verdict {
-        index.verdict(&Action {
+    /// None: there are no ACLs for the topic.
+    fn verdict(index: &AclIndex, name: &str) -> Option<Verdict> {
+        let verdict = index.verdict(&Action {
             principal: "User:a",
             host: HOST,
             operation: Operation::Write,
             resource: ResourceType::Topic,
             name,
-        })
+        });
+        let mentioned = index.mentions(ResourceType::Topic, name);
+        assert!(mentioned || verdict == Verdict::Unmentioned);
+        mentioned.then_some(verdict)
     }
 
     /// The rule of `StandardAuthorizerData.findAclRule`, one ACL after the other.
-    fn slow_verdict(acls: &[AccessControlEntryRecord], name: &str) -> Verdict {
+    fn slow_verdict(acls: &[AccessControlEntryRecord], name: &str) -> Option<Verdict> {
         let matching = |acl: &&AccessControlEntryRecord| match acl.pattern_type {
             PATTERN_LITERAL => acl.resource_name == name || acl.resource_name == WILDCARD,
             _ => name.starts_with(&acl.resource_name),
         };
         let matching: Vec<_> = acls.iter().filter(matching).collect();
         if matching.is_empty() {
-            Verdict::NoAcls
+            None
         } else if matching
             .iter()
             .any(|acl| acl.permission_type == PERMISSION_DENY)
         {
-            Verdict::Denied
+            Some(Verdict::Denied)
         } else {
-            Verdict::Allowed
+            Some(Verdict::Allowed)
         }
     }
 

@@ -9,6 +9,7 @@ mod acl_filter;
 mod acl_index;
 mod authorizer;
 mod context;
+mod patterns;
 mod standard;
 
 pub use acl_filter::{AclFilter, resource_type_name};

@@ -56,8 +56,8 @@ impl Authorizer for StandardAuthorizer {
         });
         match verdict {
             Verdict::Allowed => true,
-            Verdict::Denied | Verdict::Unmentioned => false,
-            Verdict::NoAcls => self.allow_if_no_acl,
+            Verdict::Denied => false,
+            Verdict::Unmentioned => self.allow_if_no_acl && !acls.mentions(resource, name),
         }
     }
 
