@@ -1,29 +1,40 @@
-//! Who leads a partition and who is in its ISR when brokers come and go
-//! (`ReplicationControlManager.generateLeaderAndIsrUpdates`, `PartitionChangeBuilder`),
-//! for clusters where eligible leader replicas (KIP-966) are not finalized: an ISR never
-//! becomes empty, its last member stays in it while the partition has no leader.
+//! Which partitions get another leader or ISR when brokers and their directories come and
+//! go (`ReplicationControlManager.generateLeaderAndIsrUpdates`), and what the state says
+//! about who can lead. The choice itself is [`partition_change`](super::partition_change).
 
 use crate::base::{BrokerId, PartitionIndex, Uuid};
 use crate::metadata::image::directory_id;
-use crate::metadata::topics::{NO_LEADER_CHANGE, numbers};
 use crate::metadata::{
     ConfigEntries, ConfigResourceType, MetadataRecord, PartitionImage, TopicImage,
 };
 use crate::wire::messages::PartitionChangeRecord;
 
 use super::Controller;
+use super::partition_change::{PartitionChange, Terms};
 
 const UNCLEAN_LEADER_ELECTION: &str = "unclean.leader.election.enable";
+const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
 
 /// Why partitions are looked at anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
     /// The broker can't lead or be in sync any more: fenced, shutting down, replaced.
     Removed(BrokerId),
+    /// It was replaced and may have lost what it had: it isn't eligible either (KIP-966).
+    UncleanlyStopped(BrokerId),
     /// The broker can lead again, though the state still shows it fenced.
     Added(BrokerId),
-    /// A replica is in another directory.
-    Moved,
+    /// Everything is as the state shows it.
+    Nothing,
+}
+
+impl Cause {
+    fn gone(self) -> Option<BrokerId> {
+        match self {
+            Cause::Removed(broker) | Cause::UncleanlyStopped(broker) => Some(broker),
+            Cause::Added(_) | Cause::Nothing => None,
+        }
+    }
 }
 
 impl Controller {
@@ -31,7 +42,10 @@ impl Controller {
     pub(super) fn update_leaders(&self, cause: Cause, records: &mut Vec<MetadataRecord>) {
         self.update_leaders_of(cause, records, |partition| match cause {
             Cause::Removed(broker) => partition.isr.contains(&broker),
-            Cause::Added(_) | Cause::Moved => !partition.has_leader(),
+            Cause::UncleanlyStopped(broker) => {
+                partition.isr.contains(&broker) || partition.elr.contains(&broker)
+            }
+            Cause::Added(_) | Cause::Nothing => !partition.has_leader(),
         });
     }
 
@@ -55,11 +69,16 @@ impl Controller {
         concerns: impl Fn(&PartitionImage) -> bool,
     ) {
         for topic in self.image.topics.iter_by_id() {
-            let mut unclean = None;
+            let mut terms = None;
             for (index, partition) in topic.partitions().filter(|(_, p)| concerns(p)) {
-                let unclean = *unclean.get_or_insert_with(|| self.is_unclean_allowed(topic));
-                let change = self.partition_change(topic.id, index, partition, cause, unclean);
-                records.extend(change.map(MetadataRecord::from));
+                let terms = *terms.get_or_insert_with(|| self.terms(topic));
+                let mut change = PartitionChange::new(partition, terms);
+                change.isr.retain(|member| cause.gone() != Some(*member));
+                if let Cause::UncleanlyStopped(broker) = cause {
+                    change.unclean_shutdown = Some(broker);
+                }
+                let record = self.build(topic.id, index, change, cause);
+                records.extend(record.map(MetadataRecord::from));
             }
         }
     }
@@ -72,90 +91,69 @@ impl Controller {
             .any(|topic| topic.partitions().any(|(_, p)| p.leader == broker))
     }
 
-    pub(super) fn partition_change(
+    /// The record of a change, with leaders as the state and `cause` allow them.
+    pub(super) fn build(
         &self,
         topic_id: Uuid,
         index: PartitionIndex,
-        partition: &PartitionImage,
+        change: PartitionChange<'_>,
         cause: Cause,
-        unclean: bool,
     ) -> Option<PartitionChangeRecord> {
-        let mut isr = partition.isr.clone();
-        if let Cause::Removed(broker) = cause {
-            isr.retain(|member| *member != broker);
-        }
-        let mut record = PartitionChangeRecord {
-            topic_id,
-            partition_id: index.0,
-            ..Default::default()
+        let directories = change.directories.clone();
+        let can_lead = |broker: BrokerId| {
+            let directory = directories.get(&broker);
+            directory.is_some_and(|directory| self.can_lead(broker, *directory, cause))
         };
-        let (leader, is_unclean) = self.elect(partition, &isr, cause, unclean);
-        if leader != partition.leader {
-            record.leader = leader.0;
-            if is_unclean {
-                // Records that other replicas have may be lost: they must follow the
-                // winner anew before they count again.
-                record.isr = Some(vec![leader.0]);
-                record.leader_recovery_state = if partition.recovering { -1 } else { 1 };
-            }
-        }
-        if record.isr.is_none() && !isr.is_empty() && isr != partition.isr {
-            record.isr = Some(numbers(&isr));
-        }
-        (record.leader != NO_LEADER_CHANGE || record.isr.is_some()).then_some(record)
+        let default_directory = |broker: BrokerId| {
+            let broker = self.image.cluster.broker(broker);
+            broker.map_or(directory_id::UNASSIGNED, |broker| {
+                broker.default_directory()
+            })
+        };
+        change.build(topic_id, index, &can_lead, &default_directory)
     }
 
-    /// The leader, and whether it is an unclean choice.
-    fn elect(
-        &self,
-        partition: &PartitionImage,
-        isr: &[BrokerId],
-        cause: Cause,
-        unclean: bool,
-    ) -> (BrokerId, bool) {
-        let acceptable = |broker: BrokerId| self.can_lead(partition, broker, cause);
-        let in_sync = |broker: &BrokerId| isr.contains(broker) && acceptable(*broker);
-        if in_sync(&partition.leader) {
-            return (partition.leader, false);
-        }
-        if let Some(leader) = partition.replicas.iter().copied().find(in_sync) {
-            return (leader, false);
-        }
-        let any = partition.replicas.iter().copied().find(|b| acceptable(*b));
-        match any {
-            Some(leader) if unclean => (leader, true),
-            _ => (BrokerId::NONE, false),
-        }
-    }
-
-    fn can_lead(&self, partition: &PartitionImage, broker: BrokerId, cause: Cause) -> bool {
+    fn can_lead(&self, broker: BrokerId, directory: Uuid, cause: Cause) -> bool {
         let is_up = match cause {
-            Cause::Removed(gone) if gone == broker => false,
+            _ if cause.gone() == Some(broker) => false,
             Cause::Added(new) if new == broker => true,
             _ => self.image.cluster.is_active(broker),
         };
-        let Some(directory) = partition.directory_of(broker) else {
-            return false;
-        };
         let is_unknown = [directory_id::MIGRATING, directory_id::UNASSIGNED].contains(&directory);
-        is_up
-            && self
-                .image
-                .cluster
-                .broker(broker)
-                .is_some_and(|broker| is_unknown || broker.is_directory_online(directory))
+        let is_online = |broker| {
+            let broker = self.image.cluster.broker(broker);
+            broker.is_some_and(|broker| is_unknown || broker.is_directory_online(directory))
+        };
+        is_up && is_online(broker)
+    }
+
+    pub(super) fn terms(&self, topic: &TopicImage) -> Terms {
+        let has_elr = self.image.features.is_elr_enabled();
+        Terms {
+            version: self.image.metadata_version(),
+            has_elr,
+            min_isr: if has_elr { self.min_isr(topic) } else { 1 },
+            unclean: self.is_unclean_allowed(topic),
+        }
     }
 
     pub(super) fn is_unclean_allowed(&self, topic: &TopicImage) -> bool {
-        static EMPTY: ConfigEntries = ConfigEntries::new();
-        let entries = self
-            .image
-            .configs
-            .get(ConfigResourceType::TOPIC, &topic.name);
-        let layers = self.topic_layers(entries.map_or(&EMPTY, |entries| entries));
-        let value = self
-            .rules
-            .effective_topic_config(UNCLEAN_LEADER_ELECTION, &layers);
+        let value = self.effective_config(topic, UNCLEAN_LEADER_ELECTION);
         value.is_some_and(|value| value.eq_ignore_ascii_case("true"))
+    }
+
+    /// How many must be in sync, capped by the replicas of the topic's first partition.
+    fn min_isr(&self, topic: &TopicImage) -> usize {
+        let value = self.effective_config(topic, MIN_INSYNC_REPLICAS);
+        let configured = value.and_then(|value| value.trim().parse().ok());
+        configured.unwrap_or(1).min(topic.replication_factor())
+    }
+
+    fn effective_config(&self, topic: &TopicImage, key: &str) -> Option<String> {
+        static EMPTY: ConfigEntries = ConfigEntries::new();
+        let configs = &self.image.configs;
+        let entries = configs.get(ConfigResourceType::TOPIC, &topic.name);
+        let layers = self.topic_layers(entries.map_or(&EMPTY, |entries| entries));
+        self.rules.effective_topic_config(key, &layers)
     }
 }

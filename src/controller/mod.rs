@@ -39,6 +39,7 @@ mod delete_topics;
 mod heartbeat;
 mod leader_election;
 mod manual_assignment;
+mod partition_change;
 pub mod placement;
 mod producer_ids;
 mod registration;

@@ -3,9 +3,10 @@
 
 use super::api_error::ApiError;
 use super::leader_election::Cause;
+use super::partition_change::PartitionChange;
 use super::{Controller, Outcome};
 use crate::base::{BrokerId, ErrorCode, PartitionIndex, Uuid};
-use crate::metadata::{MetadataRecord, PartitionImage};
+use crate::metadata::MetadataRecord;
 use crate::wire::messages::assign_replicas_to_dirs_response::{
     DirectoryData, PartitionData, TopicData,
 };
@@ -83,25 +84,27 @@ impl Controller {
         let partition = topic
             .partition(index)
             .ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
-        let position = partition.replicas.iter().position(|id| *id == broker);
-        let position = position.ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)?;
-        if partition.directories.get(position) == Some(&directory) {
+        let known = partition.directory_of(broker);
+        if known.ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)? == directory {
             return Ok(None);
         }
-        let mut moved = PartitionImage::clone(partition);
-        moved.directories[position] = directory;
-        // A replica whose directory is offline can't lead, one that was found can again.
-        let unclean = self.is_unclean_allowed(topic);
-        let change = self.partition_change(topic_id, index, &moved, Cause::Moved, unclean);
-        let change = change.unwrap_or_else(|| PartitionChangeRecord {
-            topic_id,
-            partition_id: index.0,
-            ..Default::default()
-        });
-        Ok(Some(PartitionChangeRecord {
-            directories: Some(moved.directories),
-            ..change
-        }))
+        // A replica whose directory is offline is as good as gone, one that was found in an
+        // online one can lead again.
+        let owner = self
+            .image
+            .cluster
+            .broker(broker)
+            .expect("its epoch is right");
+        let is_online = owner.is_directory_online(directory);
+        let mut change = PartitionChange::new(partition, self.terms(topic));
+        change.directories.insert(broker, directory);
+        let cause = if is_online {
+            Cause::Nothing
+        } else {
+            change.isr.retain(|member| *member != broker);
+            Cause::Removed(broker)
+        };
+        Ok(self.build(topic_id, index, change, cause))
     }
 }
 
@@ -110,6 +113,7 @@ mod tests {
     use super::super::testing::Bench;
     use super::super::{ControllerRequest, ControllerResponse};
     use super::*;
+    use crate::metadata::PartitionImage;
     use crate::security::RequestContext;
     use crate::wire::messages::assign_replicas_to_dirs_request as asked;
 

@@ -66,8 +66,9 @@ impl ConfigRules for FewRules {
     }
 }
 
-const DEFAULTS: [(&str, &str); 4] = [
+const DEFAULTS: [(&str, &str); 5] = [
     ("cleanup.policy", "delete"),
+    ("min.insync.replicas", "1"),
     ("retention.bytes", "-1"),
     ("retention.ms", "604800000"),
     ("unclean.leader.election.enable", "false"),

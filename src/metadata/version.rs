@@ -42,6 +42,8 @@ impl MetadataVersion {
     pub const MINIMUM: MetadataVersion = MetadataVersion(7);
     /// 3.5-IV2: SCRAM credentials.
     const SCRAM: MetadataVersion = MetadataVersion(11);
+    /// 3.6-IV0: replicas bear an ISR that shrinks without a new leader epoch.
+    const SHRINK_IN_TERM: MetadataVersion = MetadataVersion(12);
     /// 3.6-IV1: Begin/End/AbortTransaction.
     const TRANSACTIONS: MetadataVersion = MetadataVersion(13);
     /// 3.6-IV2: delegation tokens.
@@ -71,6 +73,11 @@ impl MetadataVersion {
 
     pub fn has_scram(self) -> bool {
         self >= Self::SCRAM
+    }
+
+    /// Whether a smaller ISR has to come with a new leader epoch (KAFKA-15021).
+    pub fn bumps_leader_epoch_on_isr_shrink(self) -> bool {
+        self < Self::SHRINK_IN_TERM
     }
 
     pub fn has_transactions(self) -> bool {
