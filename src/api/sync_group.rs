@@ -9,11 +9,18 @@ use crate::shard::Shard;
 use crate::shard::messages::{GroupCall, GroupReply};
 use crate::wire::messages::{SyncGroupRequest, SyncGroupResponse};
 
+/// First version that has to name the protocol.
+const PROTOCOL_SINCE: i16 = 5;
+
 pub async fn handle(
     shard: Rc<Shard>,
     context: RequestContext,
     request: SyncGroupRequest,
 ) -> SyncGroupResponse {
+    let has_protocol = request.protocol_type.is_some() && request.protocol_name.is_some();
+    if context.api_version >= PROTOCOL_SINCE && !has_protocol {
+        return reply::sync_group_error(ErrorCode::INCONSISTENT_GROUP_PROTOCOL);
+    }
     if !shard.authorize(
         &context,
         Operation::Read,

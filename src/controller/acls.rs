@@ -417,6 +417,22 @@ mod tests {
     }
 
     #[test]
+    fn the_clusters_own_business_is_for_its_nodes() {
+        let mut bench = bench();
+        let request = bench.registration(1, 1);
+        let mut ask = |ctx| {
+            let request = request.clone();
+            match bench.run(ControllerRequest::RegisterBroker { ctx, request }) {
+                ControllerResponse::RegisterBroker(response) => response.error_code,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(ask(ctx("alice")), 31);
+        assert_eq!(ask(ctx("root")), 0);
+        assert_eq!(ask(RequestContext::internal()), 0);
+    }
+
+    #[test]
     fn without_an_authorizer_there_are_no_acls() {
         let mut bench = Bench::new();
         let text = Some("No Authorizer is configured.".to_owned());

@@ -42,6 +42,15 @@ impl Principal {
     pub fn as_str(&self) -> &str {
         &self.text
     }
+
+    /// `User` for all that authenticate by listener.
+    pub fn kind(&self) -> &str {
+        self.text.split_once(':').map_or("", |(kind, _)| kind)
+    }
+
+    pub fn name(&self) -> &str {
+        self.text.split_once(':').map_or("", |(_, name)| name)
+    }
 }
 
 impl fmt::Display for Principal {
@@ -86,6 +95,8 @@ mod tests {
     fn principals_print_as_in_acls() {
         assert_eq!(Principal::anonymous().to_string(), "User:ANONYMOUS");
         assert!(!Principal::anonymous().is_node());
+        let odd = Principal::user("a:b");
+        assert_eq!((odd.kind(), odd.name()), ("User", "a:b"));
         assert!(RequestContext::internal().principal.is_node());
     }
 }

@@ -269,7 +269,12 @@ impl Shard {
         let published = self.published.borrow();
         let acls = published.image.acls.index();
         let authorizer = &self.node.authorizer;
-        authorizer.authorize(acls, context, operation, resource, name)
+        let may = authorizer.authorize(acls, context, operation, resource, name);
+        if !may {
+            let (principal, address) = (&context.principal, context.client_address);
+            tracing::debug!(%principal, %address, ?operation, ?resource, name, "not allowed");
+        }
+        may
     }
 
     /// Whether there is any topic, existing or not, that the client may use so.

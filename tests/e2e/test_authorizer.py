@@ -1,7 +1,7 @@
 """What clients may not do: every API from an address without rights, beside Apache Kafka; kafka-acls; real clients.
 
 Everybody is User:ANONYMOUS, so rights differ by host: 127.0.0.1 may do everything by ACLs of its own, 127.0.0.2 only
-what the ACLs below say. Before the first ACL everybody may do everything (allow.everyone.if.no.acl.found).
+what the ACLs below say, 127.0.0.3 some things to the cluster, and 127.0.0.4 what brokers may. Before the first ACL everybody may do everything (allow.everyone.if.no.acl.found).
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError
 from test_differential import differences
 
-ADMIN, OTHER = "127.0.0.1", "127.0.0.2"
+ADMIN, OTHER, OPERATOR, FOLLOWER = (f"127.0.0.{i}" for i in range(1, 5))
 
 PROPERTIES = {
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
@@ -49,7 +49,9 @@ OTHER_ACLS = [creation(TOPIC, "described", LITERAL, OTHER, DESCRIBE), creation(T
               creation(TOPIC, "written", PREFIXED, OTHER, ALL), creation(TOPIC, "written", PREFIXED, OTHER, DELETE, DENY),
               creation(TOPIC, "made-", PREFIXED, OTHER, CREATE), creation(TOPIC, "made-seen", PREFIXED, OTHER, DESCRIBE),
               creation(TOPIC, "deletable-", PREFIXED, OTHER, DELETE),
-              creation(GROUP, "readers", LITERAL, OTHER, READ), creation(GROUP, "seen", PREFIXED, OTHER, DESCRIBE)]
+              creation(GROUP, "readers", LITERAL, OTHER, READ), creation(GROUP, "seen", PREFIXED, OTHER, DESCRIBE), creation(GROUP, "gone", PREFIXED, OTHER, DELETE),
+              *(creation(CLUSTER, "kafka-cluster", LITERAL, OPERATOR, operation) for operation in (CREATE, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS, IDEMPOTENT_WRITE)),
+              creation(CLUSTER, "kafka-cluster", LITERAL, FOLLOWER, CLUSTER_ACTION)]
 
 
 class Node:
@@ -142,8 +144,8 @@ def case(api_name, expected, what="", versions=None, same=True):
     return register
 
 
-def plain(api_name, expected, body, what="", versions=None):
-    case(api_name, expected, what, versions)(lambda n, v: n.call(api_name, v, body))
+def plain(api_name, expected, body, what="", versions=None, source=OTHER, same=True):
+    case(api_name, expected, what, versions, same)(lambda n, v: n.call(api_name, v, body, source=source))
 
 
 RECORDS = batch([Record(b"a", timestamp=1_700_000_000_000)])
@@ -233,9 +235,15 @@ plain("CreatePartitions", {29}, {"Topics": [{"Name": name, "Count": 2} for name 
 case("CreatePartitions", {0}, "where all is allowed")(lambda n, v: n.call("CreatePartitions", v, {"Topics": [{"Name": "written", "Count": 2, "Assignments": None}], "TimeoutMs": 5000, "ValidateOnly": True}))
 
 # What may be written somewhere is enough for an id.
-# Kafka asks its controller for the first ones, and has the client come again (14).
-case("InitProducerId", {0}, "for some topic", same=False)(lambda n, v: wait_until("there are ids", lambda: (
-    lambda answer: None if answer["ErrorCode"] == 14 else answer)(n.call("InitProducerId", v, {"TransactionalId": None, "TransactionTimeoutMs": 1000}))))
+def producer_id(n, v, source):
+    """Kafka asks its controller for the first ones, and has the client come again (14)."""
+    def ask():
+        answer = n.call("InitProducerId", v, {"TransactionalId": None, "TransactionTimeoutMs": 1000}, source=source)
+        return answer if answer["ErrorCode"] != 14 else None
+    return wait_until("there are ids", ask)
+
+
+case("InitProducerId", {0}, "for some topic", same=False)(lambda n, v: producer_id(n, v, OTHER))
 plain("InitProducerId", {53}, {"TransactionalId": "closed", "TransactionTimeoutMs": 1000})
 
 plain("OffsetForLeaderEpoch", {29}, {"ReplicaId": -1, "Topics": [{"Topic": name, "Partitions": [{"Partition": 0, "LeaderEpoch": 0}]} for name in ("closed", "nowhere")]})
@@ -261,6 +269,42 @@ plain("DescribeCluster", {0}, {"IncludeClusterAuthorizedOperations": True})
 plain("DescribeTopicPartitions", {29}, {"Topics": [{"Name": "closed"}, {"Name": "nowhere"}]})
 plain("DescribeTopicPartitions", {0, 3, 29}, {"Topics": [{"Name": name} for name in ("closed", "read", "read-new", "zzz")]}, "of some")
 plain("DescribeTopicPartitions", {0}, {"Topics": []}, "of all")
+
+# What is allowed needs no more than its own right; errors from here on are of what comes after the check.
+plain("OffsetCommit", {0}, {"GroupId": "readers", "GenerationIdOrMemberEpoch": -1, "Topics": [{"Name": "read", "Partitions": [PARTITION]}]}, "by two rights", range(2, 10))
+case("OffsetFetch", {0}, "of a described group", range(2, 11))(lambda n, v: offset_fetch(n, v, "seen-1", FETCH_TOPICS[1:2]))
+plain("Heartbeat", {25}, {"GroupId": "readers", "MemberId": "m", "GenerationId": 1}, "of a stranger")
+plain("SyncGroup", {25}, {"GroupId": "readers", "MemberId": "m", "GenerationId": 1, "ProtocolType": "consumer", "ProtocolName": "range"}, "of a stranger")
+plain("SyncGroup", {23}, {"GroupId": "closed", "MemberId": "m", "GenerationId": 1, "ProtocolType": None, "ProtocolName": None}, "without a protocol", range(5, 6))
+plain("LeaveGroup", {25}, {"GroupId": "readers", "MemberId": "m", "Members": [{"MemberId": "m"}]}, "of a stranger")
+plain("DeleteGroups", {69}, {"GroupsNames": ["gone-1"]}, "that may be deleted")
+plain("DescribeConfigs", {0}, {"Resources": [{"ResourceType": 2, "ResourceName": "written", "ConfigurationKeys": ["retention.ms"]}]}, "where all is allowed")
+plain("IncrementalAlterConfigs", {0}, {"Resources": [{"ResourceType": 2, "ResourceName": "written", "Configs": [{"Name": "retention.ms", "ConfigOperation": 0, "Value": "1000"}]}],
+                                       "ValidateOnly": True}, "where all is allowed")
+plain("AlterConfigs", {0}, {"Resources": [{"ResourceType": 2, "ResourceName": "written", "Configs": [{"Name": "retention.ms", "Value": "1000"}]}], "ValidateOnly": True}, "where all is allowed")
+plain("OffsetForLeaderEpoch", {0}, {"ReplicaId": -1, "Topics": [{"Topic": "described", "Partitions": [{"Partition": 0, "LeaderEpoch": 0}]}]}, "of what may be described")
+plain("OffsetForLeaderEpoch", {0}, {"ReplicaId": -1, "Topics": [{"Topic": "closed", "Partitions": [{"Partition": 0, "LeaderEpoch": 0}]}]}, "as a broker", source=FOLLOWER)
+
+
+@case("DeleteTopics", {0}, "that may be deleted")
+def _(n, v):
+    n.create_topic(f"deletable-v{v}")
+    return n.call("DeleteTopics", v, {"TopicNames": [f"deletable-v{v}"], "Topics": [{"Name": f"deletable-v{v}"}], "TimeoutMs": 5000})
+
+
+plain("CreateTopics", {0, 29}, {"Topics": [{"Name": "any-1", "NumPartitions": 1, "ReplicationFactor": 1}], "timeoutMs": 5000, "validateOnly": True}, "by the cluster's right", range(5, 8), OPERATOR)
+plain("DescribeAcls", {0}, {**EVERY_ACL, "ResourceNameFilter": "gone"}, "as an operator", source=OPERATOR)
+plain("CreateAcls", {31}, {"Creations": OTHER_ACLS[:1]}, "as an operator", source=OPERATOR)
+plain("DeleteAcls", {31}, {"Filters": [EVERY_ACL]}, "as an operator", source=OPERATOR)
+plain("DescribeCluster", {0}, {"IncludeClusterAuthorizedOperations": True}, "as an operator", source=OPERATOR)
+plain("Metadata", {0}, {"Topics": [], "IncludeClusterAuthorizedOperations": True}, "as an operator", range(8, 11), OPERATOR)
+plain("DescribeConfigs", {0}, {"Resources": [{"ResourceType": 4, "ResourceName": "1", "ConfigurationKeys": ["num.partitions"]}]}, "of a broker as an operator", source=OPERATOR)
+plain("IncrementalAlterConfigs", {0}, {"Resources": [{"ResourceType": 4, "ResourceName": "", "Configs": []}], "ValidateOnly": True}, "of brokers as an operator", source=OPERATOR)
+plain("ListGroups", {0}, {}, "as an operator", source=OPERATOR)
+case("InitProducerId", {0}, "as an operator", same=False)(lambda n, v: producer_id(n, v, OPERATOR))
+plain("InitProducerId", {31}, {"TransactionalId": None, "TransactionTimeoutMs": 1000}, "with nothing to write", source=FOLLOWER)
+plain("DescribeLogDirs", {0}, {"Topics": []}, "as an operator", source=OPERATOR, same=False)
+plain("DescribeQuorum", {0}, {"Topics": [{"TopicName": "__cluster_metadata", "Partitions": [{"PartitionIndex": 0}]}]}, "as an operator", source=OPERATOR, same=False)
 
 
 # By nature different on two brokers, or in words of their own.
