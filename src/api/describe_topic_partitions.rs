@@ -20,6 +20,9 @@ use crate::wire::messages::describe_topic_partitions_response::{
 /// `max.request.partition.size.limit`.
 const PARTITIONS_MAX: usize = 2_000;
 
+/// Topics that are looked at before others get their turn.
+const STEP: usize = 256;
+
 pub async fn handle(
     shard: Rc<Shard>,
     context: RequestContext,
@@ -52,7 +55,11 @@ pub async fn handle(
         .clamp(1, PARTITIONS_MAX);
     let mut response = DescribeTopicPartitionsResponse::default();
     let mut hidden = Vec::new();
-    for name in asked.iter().filter(|name| name.as_str() >= first_topic) {
+    let names = asked.iter().filter(|name| name.as_str() >= first_topic);
+    for (seen, name) in names.enumerate() {
+        if seen % STEP == STEP - 1 {
+            shard.rt().yield_now().await;
+        }
         let may_describe =
             shard.authorize(&context, Operation::Describe, ResourceType::Topic, name);
         if !may_describe {

@@ -86,13 +86,7 @@ fn check(
 ) -> Result<(), Refusal> {
     let name = resource.resource_name.as_str();
     let kind = config_resource::kind(resource.resource_type)?;
-    config_resource::authorize(shard, context, Operation::AlterConfigs, kind, name).map_err(
-        |refusal| match kind {
-            // Kafka's broker says no more here; the others are refused by its controller.
-            ConfigResourceType::BROKER_LOGGER => Refusal::new(refusal.error, ""),
-            _ => refusal,
-        },
-    )?;
+    authorize(shard, context, kind, name)?;
     check_operations(resource)?;
     match kind {
         ConfigResourceType::BROKER => {
@@ -116,6 +110,26 @@ fn check(
         )),
         _ => Ok(()),
     }
+}
+
+/// Loggers are the receiving node's own affair, about which Kafka's brokers and controllers
+/// differ: brokers say no more than the code, controllers want a cluster's member.
+fn authorize(
+    shard: &Shard,
+    context: &RequestContext,
+    kind: ConfigResourceType,
+    name: &str,
+) -> Result<(), Refusal> {
+    let alter = Operation::AlterConfigs;
+    if kind != ConfigResourceType::BROKER_LOGGER {
+        return config_resource::authorize(shard, context, alter, kind, name);
+    }
+    if shard.is_controller_listener(&context.listener) {
+        let action = Operation::ClusterAction;
+        return config_resource::authorize(shard, context, action, kind, name);
+    }
+    config_resource::authorize(shard, context, alter, kind, name)
+        .map_err(|refusal| Refusal::new(refusal.error, ""))
 }
 
 /// No key twice, no unknown operation, no null but for a deletion.

@@ -60,6 +60,8 @@ class Node:
     def __init__(self, broker):
         self.broker = broker
         self.connections = {}
+        # Whom requests go to when the test doesn't say.
+        self.port = broker.port
         for name in TOPICS:
             self.create_topic(name)
         wait_until("there is a coordinator", lambda: self.call("FindCoordinator", 3, {"Key": "readers"}, source=ADMIN)["ErrorCode"] == 0)
@@ -75,13 +77,13 @@ class Node:
         wait_until("they count", lambda: codes(self.call("DescribeLogDirs", 4, {"Topics": []})) == {31})
 
     def create_topic(self, name):
-        answer = self.call("CreateTopics", 7, {"Topics": [{"Name": name, "NumPartitions": 1, "ReplicationFactor": 1}], "timeoutMs": 10000}, source=ADMIN)
+        answer = self.call("CreateTopics", 7, {"Topics": [{"Name": name, "NumPartitions": 1, "ReplicationFactor": 1}], "timeoutMs": 10000}, source=ADMIN, port=self.broker.port)
         assert codes(answer) == {0}, answer
         asked = {"ReplicaId": -1, "Topics": [{"Name": name, "Partitions": [{"PartitionIndex": 0, "Timestamp": -1}]}]}
-        wait_until("the topic has a leader", lambda: codes(self.call("ListOffsets", 4, asked, source=ADMIN)) == {0})
+        wait_until("the topic has a leader", lambda: codes(self.call("ListOffsets", 4, asked, source=ADMIN, port=self.broker.port)) == {0})
 
     def call(self, name, version, body, source=OTHER, port=None):
-        key = source, port or self.broker.port
+        key = source, port or self.port
         try:
             if key not in self.connections:
                 self.connections[key] = Connection("127.0.0.1", key[1], source=source)
@@ -334,6 +336,38 @@ def test_refused_with_kafkas_errors(node, name):
     assert answer != "closed" and codes(answer) - {0} == expected - {0}, answer
 
 
+def served(node, port):
+    """Keys of the APIs on a listener."""
+    return {key["ApiKey"] for key in node.call("ApiVersions", 3, {"ClientSoftwareName": "t", "ClientSoftwareVersion": "1"}, port=port)["ApiKeys"]}
+
+
+@contextlib.contextmanager
+def at_the_controller(*nodes):
+    for node in nodes:
+        node.port = node.broker.controller_port
+    try:
+        yield
+    finally:
+        for node in nodes:
+            node.port = node.broker.port
+
+
+ON_CONTROLLERS = ("CreateTopics", "DeleteTopics", "CreatePartitions", "DescribeConfigs", "AlterConfigs", "IncrementalAlterConfigs", "DescribeAcls", "CreateAcls", "DeleteAcls",
+                  "DescribeQuorum", "DescribeCluster")
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("name", [name for name, (api_name, *_) in CASES.items() if api_name in ON_CONTROLLERS])
+def test_refused_as_by_kafkas_controller(node, reference, name):
+    """The same requests on the controllers' listener; Kafka's broker itself checks less of some."""
+    api_name, function, version, _, same = CASES[name]
+    if not same:
+        return
+    with at_the_controller(node, reference):
+        found = list(differences(masked(function(reference, version)), masked(function(node, version))))
+    assert not found, "\n".join(line[:600] for line in found[:25])
+
+
 @pytest.mark.reference
 @pytest.mark.parametrize("name", CASES)
 def test_refused_as_by_kafka(node, reference, name):
@@ -349,8 +383,9 @@ def test_no_api_is_left_out(node):
     if node.broker.kind != "ottla":
         return
     names = {api(name)[0].api_key for name in {case[0] for case in CASES.values()}}
-    served = {key["ApiKey"] for key in node.call("ApiVersions", 3, {"ClientSoftwareName": "t", "ClientSoftwareVersion": "1"})["ApiKeys"]}
-    assert served - names == {api("ApiVersions")[0].api_key}
+    assert served(node, node.broker.port) - names == {api("ApiVersions")[0].api_key}
+    at_controllers = {api(name)[0].api_key for name in ON_CONTROLLERS}
+    assert served(node, node.broker.controller_port) - at_controllers == {api("ApiVersions")[0].api_key}
 
 
 def test_nothing_that_was_refused_has_happened(node):
