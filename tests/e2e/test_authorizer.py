@@ -547,9 +547,33 @@ def test_acls_outlive_a_restart(own_broker):
     broker.restart()
     node.connections.clear()
     assert codes(node.call("DescribeLogDirs", 4, {"Topics": []})) == {31}
+    # The controller has them too.
+    assert codes(node.call("CreateTopics", 7, CREATE_TOPICS)) - {0} == {29}
     listed = node.call("DescribeAcls", 3, EVERY_ACL, source=ADMIN)
     assert sum(len(resource["Acls"]) for resource in listed["Resources"]) == len(ADMIN_ACLS + OTHER_ACLS)
     node.close()
+
+
+def test_without_the_setting_only_super_users_may(own_broker):
+    broker = own_broker({**PROPERTIES, "allow.everyone.if.no.acl.found": "false", "super.users": "User:root;User:ANONYMOUS"})
+    with Connection("127.0.0.1", broker.start().port) as connection:
+        topic = {"Topics": [{"Name": "t", "NumPartitions": 1, "ReplicationFactor": 1}], "timeoutMs": 10000}
+        assert codes(connection.call("CreateTopics", 7, topic)) == {0}
+        deny = {"Creations": [creation(TOPIC, "*", LITERAL, "*", ALL, DENY)]}
+        assert codes(connection.call("CreateAcls", 3, deny)) == {0}
+        asked = {"ReplicaId": -1, "Topics": [{"Name": "t", "Partitions": [{"PartitionIndex": 0, "Timestamp": -1}]}]}
+        wait_until("the topic has a leader", lambda: codes(connection.call("ListOffsets", 4, asked)) == {0})
+
+
+@pytest.mark.stricter_than_kafka("its broker may not even register without a super user")
+def test_without_super_users_nobody_may(own_broker):
+    broker = own_broker({**PROPERTIES, "allow.everyone.if.no.acl.found": "false"})
+    with Connection("127.0.0.1", broker.start().port) as connection:
+        topic = {"Topics": [{"Name": "t", "NumPartitions": 1, "ReplicationFactor": 1}], "timeoutMs": 10000}
+        assert codes(connection.call("CreateTopics", 7, topic)) - {0} == {29}
+        assert codes(connection.call("FindCoordinator", 3, {"Key": "g"})) == {30}
+        assert connection.call("Metadata", 12, {"Topics": None})["Topics"] == []
+    assert broker.stop() == 0
 
 
 def test_acls_without_an_authorizer(connect):
