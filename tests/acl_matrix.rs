@@ -368,6 +368,11 @@ fn the_matrix_is_decided_as_the_semantics_are_told() {
     assert!(cells.len() >= 2_000);
     let allowed = decided.iter().filter(|allowed| **allowed).count();
     let share = allowed * 100 / cells.len();
+    println!(
+        "{} cells, {allowed} allowed, {} ACLs",
+        cells.len(),
+        acls.len()
+    );
     assert!((30..=40).contains(&share), "{share} % are allowed");
     let whole = Plain {
         acls: &acls,
