@@ -74,6 +74,17 @@ impl LogError {
         }
     }
 
+    /// Whether a file couldn't be opened because too many are: it may succeed later.
+    pub fn is_out_of_descriptors(&self) -> bool {
+        let Self::Io { source, .. } = self else {
+            return false;
+        };
+        matches!(
+            source.raw_os_error(),
+            Some(libc::EMFILE) | Some(libc::ENFILE)
+        )
+    }
+
     pub fn error_code(&self) -> ErrorCode {
         match self {
             Self::InconsistentTopicId { .. } => ErrorCode::INCONSISTENT_TOPIC_ID,

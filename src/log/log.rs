@@ -118,7 +118,8 @@ pub(super) struct Unsynced {
     pub epochs_stale: bool,
     /// Those of the flush that is in flight. The log may be closed before it ends.
     pub flushing: Vec<Arc<dyn File>>,
-    /// The lowest offset that the log was truncated to since that flush began.
+    /// The lowest offset that the log was truncated to since that flush began. None goes
+    /// beside it from then on.
     pub flush_limit: Option<Offset>,
     /// Sealed indexes, snapshots, partition.metadata.
     pub others: Vec<Arc<dyn File>>,

@@ -43,8 +43,8 @@ impl Log {
     }
 
     /// Takes what has to be synced to reach `scope`; `None` when nothing is left. The
-    /// caller has one flush of a log in flight at a time, and takes the log's directory
-    /// offline if it fails: a failed sync can't be repeated.
+    /// caller has no other flush of the log in flight, and takes the log's directory
+    /// offline if it fails: a failed sync can't be repeated. After an error nothing was taken.
     pub fn take_flush_work(&mut self, scope: FlushScope) -> Result<Option<FlushWork>, LogError> {
         self.ensure_online()?;
         self.flush_work(scope)
@@ -56,17 +56,19 @@ impl Log {
             FlushScope::Rolled => self.active().base_offset().min(self.log_end_offset),
         };
         // What an unfinished flush was to sync is still to be synced.
+        let mut directories = Vec::new();
+        if self.unsynced.names {
+            directories.push(self.open_dir(false)?);
+        }
+        if self.unsynced.dir_name {
+            directories.push(self.open_dir(true)?);
+        }
+        self.unsynced.names = false;
+        self.unsynced.dir_name = false;
         let mut files = std::mem::take(&mut self.unsynced.flushing);
         files.extend(self.unsynced.epochs.take());
         files.append(&mut self.unsynced.others);
-        if self.unsynced.names {
-            files.push(self.open_dir(false)?);
-            self.unsynced.names = false;
-        }
-        if self.unsynced.dir_name {
-            files.push(self.open_dir(true)?);
-            self.unsynced.dir_name = false;
-        }
+        files.append(&mut directories);
         self.unsynced.flushing = files.clone();
         self.unsynced.flush_limit = None;
         self.protection.on_flush_taken();
@@ -83,11 +85,39 @@ impl Log {
         Ok(Some(FlushWork { up_to, files }))
     }
 
-    /// All files of the work that reaches `up_to` have been synced.
+    /// Takes what a flush to the log's end has to sync beside those that are in flight: the
+    /// active segment, by an opened file of its own for each `lane`. `None` where that isn't
+    /// all, or can't be said after a truncation: then they have to end first. It counts only
+    /// when those that began before it have ended well.
+    pub fn take_overlapping_work(&mut self, lane: usize) -> Option<FlushWork> {
+        let unsynced = &self.unsynced;
+        let is_only_records = !unsynced.names
+            && !unsynced.dir_name
+            && unsynced.epochs.is_none()
+            && unsynced.others.is_empty()
+            && unsynced.flushing.is_empty()
+            && unsynced.flush_limit.is_none()
+            && !self.protection.waits_for_flush()
+            && self.recovery_point >= self.active().base_offset();
+        if self.offline || !is_only_records {
+            return None;
+        }
+        let disk = self.disk.clone();
+        let active = self.active_mut();
+        // Without a descriptor to spare the others' ends are waited for.
+        let file = active.sync_handle(&*disk, lane).ok()?;
+        Some(FlushWork {
+            up_to: self.log_end_offset,
+            files: vec![file],
+        })
+    }
+
+    /// All files of the work that reaches `up_to` have been synced. Of works that overlapped,
+    /// in the order in which they were taken.
     pub fn on_flushed(&mut self, up_to: Offset) {
         self.unsynced.flushing.clear();
         // If the log was truncated meanwhile, what came after wasn't part of it.
-        let limit = self.unsynced.flush_limit.take();
+        let limit = self.unsynced.flush_limit;
         let up_to = up_to.min(limit.unwrap_or(self.log_end_offset));
         self.recovery_point = self.recovery_point.max(up_to);
         self.protection.on_flushed(up_to);

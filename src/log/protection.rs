@@ -75,6 +75,13 @@ impl Protection {
         }
     }
 
+    /// What was prepared is to go with the next flush that takes all files.
+    pub(super) fn waits_for_flush(&self) -> bool {
+        self.prepared
+            .as_ref()
+            .is_some_and(|prepared| !prepared.taken)
+    }
+
     pub(super) fn on_flushed(&mut self, up_to: Offset) {
         let done = |p: &mut Prepared| p.taken && p.offset <= up_to;
         if let Some(prepared) = self.prepared.take_if(done) {

@@ -29,6 +29,8 @@ pub struct Segment {
     base_offset: Offset,
     path: PathBuf,
     file: Arc<dyn File>,
+    /// See [`Segment::sync_handle`].
+    sync_handles: Vec<Arc<dyn File>>,
     size: u32,
     pub(super) offset_index: OffsetIndex,
     pub(super) time_index: TimeIndex,
@@ -71,6 +73,7 @@ impl Segment {
             Ok(Segment {
                 base_offset,
                 file: disk.open(&path, OpenMode::Truncate)?,
+                sync_handles: Vec::new(),
                 size: 0,
                 offset_index: OffsetIndex::create(disk, index_path, base_offset)?,
                 time_index: TimeIndex::create(disk, time_path, base_offset)?,
@@ -130,6 +133,7 @@ impl Segment {
         Ok(Segment {
             base_offset,
             file,
+            sync_handles: Vec::new(),
             size: bytes as u32,
             offset_index,
             // A closed segment's time index ends with the largest timestamp.
@@ -170,6 +174,24 @@ impl Segment {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The file, to be synced beside other syncs of it: opened once more for each lane but the
+    /// first. The kernel tells of a write that failed once to each opened file; with one in
+    /// common, a sync could pass because another has just taken its error away.
+    pub(super) fn sync_handle(
+        &mut self,
+        disk: &dyn Disk,
+        lane: usize,
+    ) -> io::Result<Arc<dyn File>> {
+        let Some(index) = lane.checked_sub(1) else {
+            return Ok(self.file.clone());
+        };
+        while self.sync_handles.len() <= index {
+            self.sync_handles
+                .push(disk.open(&self.path, OpenMode::Read)?);
+        }
+        Ok(self.sync_handles[index].clone())
     }
 
     pub fn max_timestamp(&self) -> TimestampOffset {
@@ -337,6 +359,7 @@ impl Segment {
     /// Returns the index files, to be synced.
     pub fn seal(&mut self, disk: &dyn Disk) -> Result<Vec<Arc<dyn File>>, LogError> {
         self.write_out_indexes(disk)?;
+        self.sync_handles.clear();
         let mut seal = || -> io::Result<Vec<Arc<dyn File>>> {
             let files = [
                 self.offset_index.seal(disk)?,

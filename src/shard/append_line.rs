@@ -137,7 +137,7 @@ async fn append(
         partition.admit(&batch)?;
         let attempt = partition.append_validated(&batch, validated, now_ms, &mut wakes);
         // Whoever sent it may have gone, but others wait to read it.
-        flush::start_if_due(shard, id, &partition);
+        flush::start_if_due(shard, id, &mut partition);
         attempt
     };
     shard.wake_all(wakes);

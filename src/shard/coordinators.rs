@@ -189,7 +189,7 @@ impl CoordinatorLog for OffsetsLog {
             let mut partition = partition.borrow_mut();
             let now_ms = shard.rt().wall_ms();
             let appended = partition.append_internal(batch, now_ms, &mut wakes)?;
-            flush::start_if_due(&shard, self.partition, &partition);
+            flush::start_if_due(&shard, self.partition, &mut partition);
             appended
         };
         shard.wake_all(wakes);

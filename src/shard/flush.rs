@@ -1,45 +1,136 @@
-//! Makes logs durable without holding the core: the files are synced on the ring. One flush
-//! of a log is in flight at a time, and whoever waits shares it (group commit); flushes of
+//! Makes logs durable without holding the core: the files are synced on the ring. Whoever
+//! waits for a log shares its flushes (group commit), of which a few overlap: what comes while
+//! one is in flight doesn't wait for the file system to end that one first. Flushes of
 //! different logs go side by side, so a slow one holds up nobody else's
 //! (docs/adr/durability.md).
 //!
 //! Called wherever something was appended ([`start_if_due`]: `flush.messages`, which is 1
-//! under fsync), by `shard::background` ([`look_after`]: what has rolled, `flush.ms`) and by
-//! `shard::replicas` ([`settle`]: what an unclean stop has left in the page cache). Control
+//! under fsync, and `flush.ms`), by `shard::background` ([`look_after`]: what has rolled) and
+//! by `shard::replicas` ([`settle`]: what an unclean stop has left in the page cache). Control
 //! goes back to the partition: its high watermark moves and its waiters are woken.
 //!
-//! Invariants: what is told to be durable was written before its sync began; a failed sync is
-//! never tried again: it ends in [`failed`], and there alone.
+//! Invariants: what is told to be durable was written before its sync began; the flushes of a
+//! log count in the order in which they began, so none after one that has failed; a failed
+//! sync is never tried again: it ends in [`failed`], and there alone.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use super::Shard;
 use super::partition::{Partition, Wakes};
-use crate::base::TopicIdPartition;
+use crate::base::{Offset, TopicIdPartition};
 use crate::io::local::Notify;
 use crate::io::{File, Queue, Rt};
-use crate::log::FlushScope;
+use crate::log::{FlushScope, FlushWork, LogError};
 
 /// Syncs that one task has with the kernel at a time.
 const SYNCS_AT_ONCE: usize = 32;
 /// Background flushes that are in flight at a time: what producers wait for goes first.
 const IN_BACKGROUND_MAX: usize = 8;
+/// Flushes of one log that overlap. With a second one most of what there is to gain is gained.
+const LANES: usize = 4;
+/// Flushes of this core that go beside another one of their log. The kernel's threads are for
+/// the logs first.
+const OVERLAPPING_MAX: usize = 16;
+/// Until a flush is begun again that had no file descriptor for a directory.
+const DESCRIPTOR_RETRY: Duration = Duration::from_millis(100);
+
+/// The flushes of one log that are in flight, in the order in which they began.
+#[derive(Debug, Default)]
+pub struct Flights {
+    queue: VecDeque<Flight>,
+    /// A task waits for the time of `flush.ms`.
+    is_timed: bool,
+}
+
+#[derive(Debug)]
+struct Flight {
+    lane: usize,
+    up_to: Offset,
+    ended: Option<Result<(), String>>,
+}
+
+impl Flights {
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// The end of what they cover.
+    fn up_to(&self) -> Option<Offset> {
+        self.queue.back().map(|flight| flight.up_to)
+    }
+
+    fn free_lane(&self) -> Option<usize> {
+        let is_free = |lane: &usize| self.queue.iter().all(|flight| flight.lane != *lane);
+        (0..LANES).find(is_free)
+    }
+
+    fn begin(&mut self, lane: usize, up_to: Offset) {
+        assert!(
+            self.up_to().is_none_or(|before| before <= up_to),
+            "a flush covers what those before it do"
+        );
+        let ended = None;
+        self.queue.push_back(Flight { lane, up_to, ended });
+    }
+
+    fn end(&mut self, lane: usize, result: Result<(), String>) {
+        let mut flights = self.queue.iter_mut();
+        let flight = flights.find(|flight| flight.lane == lane);
+        flight.expect("it is in flight").ended = Some(result);
+    }
+
+    /// The first flush, if it has ended.
+    fn land(&mut self) -> Option<Result<Offset, String>> {
+        let first = self.queue.pop_front_if(|flight| flight.ended.is_some())?;
+        let result = first.ended.expect("it has ended");
+        Some(result.map(|()| first.up_to))
+    }
+}
 
 /// Has the log flushed by a task of its own if it has as many records as `flush.messages`
-/// that aren't durable. A flush in flight looks again before it ends.
-pub fn start_if_due(shard: &Rc<Shard>, id: TopicIdPartition, partition: &Partition) {
-    if partition.log().is_flush_due() && !partition.is_flush_in_flight() {
+/// that no flush covers; a flush in flight looks again before it ends. Otherwise when
+/// `flush.ms` says, if it does.
+pub fn start_if_due(shard: &Rc<Shard>, id: TopicIdPartition, partition: &mut Partition) {
+    if is_wanted(shard, partition) {
         let shard = shard.clone();
         shard
             .rt()
             .clone()
             .spawn(Queue::Request, async move { run(&shard, id).await });
+    } else if !partition.flights().is_timed
+        && let Some(at) = partition.flush_due_at()
+    {
+        partition.flights_mut().is_timed = true;
+        let shard = shard.clone();
+        shard.rt().clone().spawn(Queue::Background, async move {
+            shard.rt().sleep_until(at).await;
+            if let Some(partition) = shard.partition(id) {
+                partition.borrow_mut().flights_mut().is_timed = false;
+                drop(partition);
+                run(&shard, id).await;
+            }
+        });
+    }
+}
+
+/// Whether a flush would begin now for want of `flush.messages`.
+fn is_wanted(shard: &Shard, partition: &Partition) -> bool {
+    let log = partition.log();
+    match partition.flights().up_to() {
+        None => log.is_flush_due(),
+        Some(covered) => {
+            log.log_end_offset() - covered >= log.config().flush_messages
+                && shard.overlapping.get() < OVERLAPPING_MAX
+                && partition.flights().free_lane().is_some()
+        }
     }
 }
 
@@ -102,52 +193,89 @@ pub async fn settle(shard: &Rc<Shard>, opened: &mut [Partition]) {
     }
 }
 
-/// Flushes what is due, until nothing is; returns at once while another flush of the log is
-/// in flight, which looks again before it ends.
+/// Flushes what is due, until nothing is, or others are in flight that look again before they
+/// end.
 async fn run(shard: &Rc<Shard>, id: TopicIdPartition) {
     let Some(partition) = shard.partition(id) else {
         return;
     };
-    if !partition.borrow_mut().begin_flush() {
-        return;
-    }
     loop {
-        let work = {
-            let mut partition = partition.borrow_mut();
-            if partition.log().is_offline() {
-                // Closed, or failed and told.
-                break;
+        let begun = begin(shard, &mut partition.borrow_mut());
+        let (lane, work) = match begun {
+            Ok(None) => return,
+            Ok(Some(begun)) => begun,
+            Err(error) if error.is_out_of_descriptors() => {
+                tracing::warn!(%error, "no file descriptor for a flush: it waits for one");
+                shard.rt().sleep(DESCRIPTOR_RETRY).await;
+                continue;
             }
-            let scope = if partition.is_flush_due(shard.rt().now()) {
-                FlushScope::All
-            } else {
-                FlushScope::Rolled
-            };
-            partition.log_mut().take_flush_work(scope)
-        };
-        let flushed = match work {
-            Ok(None) => break,
-            Ok(Some(work)) => match sync_all(shard.rt(), &work.files).await {
-                Ok(()) => Ok(work.up_to),
-                Err(error) => Err(error.to_string()),
-            },
-            Err(error) => Err(error.to_string()),
-        };
-        let mut wakes = Wakes::new();
-        let is_over = {
-            let mut partition = partition.borrow_mut();
-            match &flushed {
-                Ok(up_to) => partition.on_flushed(*up_to, shard.rt().now(), &mut wakes),
-                Err(error) => failed(shard, &mut partition, error, &mut wakes),
+            Err(error) => {
+                let mut wakes = Wakes::new();
+                let error = error.to_string();
+                failed(shard, &mut partition.borrow_mut(), &error, &mut wakes);
+                shard.wake_all(wakes);
+                return;
             }
-            flushed.is_err()
         };
-        shard.wake_all(wakes);
-        if is_over {
-            break;
+        let synced = sync_all(shard.rt(), &work.files).await;
+        if lane > 0 {
+            shard.overlapping.set(shard.overlapping.get() - 1);
+        }
+        land(
+            shard,
+            &partition,
+            lane,
+            synced.map_err(|error| error.to_string()),
+        );
+    }
+}
+
+/// Begins the flush that is to be made now, and in which lane. The first is the one that syncs
+/// all files that there are to sync.
+fn begin(shard: &Shard, partition: &mut Partition) -> Result<Option<(usize, FlushWork)>, LogError> {
+    if partition.log().is_offline() {
+        // Closed, or failed and told.
+        return Ok(None);
+    }
+    let (lane, work) = if partition.flights().is_empty() {
+        let scope = if partition.is_flush_due(shard.rt().now()) {
+            FlushScope::All
+        } else {
+            FlushScope::Rolled
+        };
+        (0, partition.log_mut().take_flush_work(scope)?)
+    } else if is_wanted(shard, partition)
+        && let Some(lane) = partition.flights().free_lane()
+    {
+        (lane, partition.log_mut().take_overlapping_work(lane))
+    } else {
+        return Ok(None);
+    };
+    let Some(work) = work else {
+        return Ok(None);
+    };
+    partition.flights_mut().begin(lane, work.up_to);
+    if lane > 0 {
+        shard.overlapping.set(shard.overlapping.get() + 1);
+    }
+    Ok(Some((lane, work)))
+}
+
+/// A flush has ended: it counts, and those after it that have ended before.
+fn land(shard: &Shard, partition: &RefCell<Partition>, lane: usize, synced: Result<(), String>) {
+    let mut wakes = Wakes::new();
+    {
+        let partition = &mut *partition.borrow_mut();
+        partition.flights_mut().end(lane, synced);
+        while let Some(landed) = partition.flights_mut().land() {
+            match landed {
+                _ if partition.is_offline() => {}
+                Ok(up_to) => partition.on_flushed(up_to, shard.rt().now(), &mut wakes),
+                Err(error) => failed(shard, partition, &error, &mut wakes),
+            }
         }
     }
-    partition.borrow_mut().end_flush();
+    shard.wake_all(wakes);
 }
 
 /// A failed sync can't be repeated: what it covered may be lost, though the page cache shows

@@ -35,7 +35,7 @@ pub mod topic_rules;
 pub mod traffic;
 pub mod wait;
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -137,6 +137,8 @@ pub struct Shard {
     produce_parts: Boxes<ProducePart>,
     connections: Connections,
     directories: Directories,
+    /// Flushes that go beside another one of their log.
+    overlapping: Cell<usize>,
     /// Memory of the tail caches of this core's logs.
     tail_pool: TailPool,
     metrics: Metrics,
@@ -168,6 +170,7 @@ impl Shard {
             produce_parts: Boxes::default(),
             connections: Connections::default(),
             directories: Directories::default(),
+            overlapping: Cell::default(),
             tail_pool: TailPool::new(TAIL_CACHE_BYTES),
             metrics: Metrics::new(apis),
             closed: Notify::new(),

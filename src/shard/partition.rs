@@ -19,6 +19,7 @@ use smallvec::SmallVec;
 
 use super::append_line::{Batch, Line};
 use super::directories::Failures;
+use super::flush::Flights;
 use super::messages::{
     EpochEnd, FetchAnswer, FetchPartition, FetchRead, FoundOffset, LogSummary, PartitionCall,
     PartitionReply, ProduceOutcome, Seen,
@@ -79,7 +80,7 @@ pub struct Partition {
     version: u32,
     /// When records were last flushed, from which `flush.ms` counts.
     last_flush: Nanos,
-    flush_in_flight: bool,
+    flights: Flights,
     /// Its log directory has failed: it serves nothing until the next start.
     offline: bool,
     failures: Rc<Failures>,
@@ -114,7 +115,7 @@ impl Partition {
             unreplicated: VecDeque::new(),
             version: 0,
             last_flush: Nanos(0),
-            flush_in_flight: false,
+            flights: Flights::default(),
             offline: false,
             failures: Rc::default(),
             full_told_ms: None,
@@ -523,20 +524,22 @@ impl Partition {
 
     /// Whether there is anything for a flush to do now.
     pub fn has_flush_work(&self, now: Nanos) -> bool {
-        !self.flush_in_flight && (self.is_flush_due(now) || self.log.has_unflushed_files())
+        self.flights.is_empty() && (self.is_flush_due(now) || self.log.has_unflushed_files())
     }
 
-    pub fn is_flush_in_flight(&self) -> bool {
-        self.flush_in_flight
+    /// When `flush.ms` asks for a sync of what there is; `None` for never.
+    pub fn flush_due_at(&self) -> Option<Nanos> {
+        let flush_ms = u64::try_from(self.config.flush_ms).unwrap_or(0);
+        let is_limited = self.config.flush_ms < i64::MAX && self.log.unflushed() > 0;
+        is_limited.then(|| self.last_flush + Duration::from_millis(flush_ms))
     }
 
-    /// False while a flush is in flight already.
-    pub fn begin_flush(&mut self) -> bool {
-        !std::mem::replace(&mut self.flush_in_flight, true)
+    pub fn flights(&self) -> &Flights {
+        &self.flights
     }
 
-    pub fn end_flush(&mut self) {
-        self.flush_in_flight = false;
+    pub fn flights_mut(&mut self) -> &mut Flights {
+        &mut self.flights
     }
 
     /// Everything below `up_to` is on stable storage.

@@ -234,8 +234,8 @@ fn take_in(
         }
     };
     if let Some(partition) = partition {
-        let partition = partition.borrow();
-        flush::start_if_due(shard, id, &partition);
+        let mut partition = partition.borrow_mut();
+        flush::start_if_due(shard, id, &mut partition);
         let by_disk = partition.log().is_flush_due() && partition.durable_end() < required;
         let by_replicas = acks == ACKS_ALL && partition.replicated_end() < required;
         let is_committed = acks != ACKS_ALL || partition.high_watermark() >= required;

@@ -418,7 +418,7 @@ fn reconfigure(shard: &Rc<Shard>, published: &Published, wakes: &mut Wakes) {
         if concerns(partition.topic()) {
             let config = topic_config(shard, &published.image, partition.topic());
             partition.set_config(Arc::new(config), wakes);
-            flush::start_if_due(shard, *id, &partition);
+            flush::start_if_due(shard, *id, &mut partition);
         }
     }
 }
