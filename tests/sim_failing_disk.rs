@@ -14,8 +14,11 @@ use std::time::Duration;
 use ottla::base::ErrorCode;
 use ottla::io::{Disk, Rt};
 use ottla::record::{batch::Batches, records};
-use ottla::sim::{self, Fails, NodeId, Sim, SimDisk};
+use ottla::sim::{self, End, Fails, NodeId, Sim, SimDisk};
 use ottla::wire::ApiKey;
+use ottla::wire::messages::alter_replica_log_dirs_request::{
+    AlterReplicaLogDir, AlterReplicaLogDirTopic,
+};
 use ottla::wire::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use ottla::wire::messages::fetch_request::{FetchPartition, FetchTopic};
 use ottla::wire::messages::incremental_alter_configs_request::{
@@ -27,15 +30,16 @@ use ottla::wire::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
 use ottla::wire::messages::{
-    CreateTopicsRequest, CreateTopicsResponse, DescribeLogDirsRequest, DescribeLogDirsResponse,
-    FetchRequest, FetchResponse, FindCoordinatorRequest, FindCoordinatorResponse,
-    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, MetadataRequest,
-    MetadataResponse, OffsetCommitRequest, OffsetCommitResponse, ProduceResponse,
+    AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse, CreateTopicsRequest,
+    CreateTopicsResponse, DescribeLogDirsRequest, DescribeLogDirsResponse, FetchRequest,
+    FetchResponse, FindCoordinatorRequest, FindCoordinatorResponse, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse, MetadataRequest, MetadataResponse, OffsetCommitRequest,
+    OffsetCommitResponse, ProduceResponse,
 };
 use sim_server::{Client, DATA_CORES, PORT};
 
 const TOPIC: &str = "t";
-const TWO_DIRS: &str = "log.dirs=/a,/b\nmetadata.log.dir=/meta\n";
+const TWO_DIRS: &str = "log.dirs=/a,/b\nmetadata.log.dir=/meta\nlog.retention.ms=-1\n";
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// One node and one client.
@@ -133,6 +137,7 @@ impl World<'_> {
             dirs.map(|dir| {
                 let topics = dir.topics.iter().filter(|topic| topic.name == TOPIC);
                 let partitions = topics.flat_map(|topic| &topic.partitions);
+                let partitions = partitions.filter(|p| !p.is_future_key);
                 let partitions = partitions.map(|p| p.partition_index).collect();
                 let error = ErrorCode(dir.error_code);
                 (dir.log_dir, (error, dir.is_cordoned, partitions))
@@ -145,16 +150,75 @@ impl World<'_> {
         self.log_dirs()[dir].2.clone()
     }
 
+    /// Has a partition of [`TOPIC`] moved to another directory.
+    fn move_to(&self, partition: i32, path: &'static str) -> ErrorCode {
+        self.talk(async move |client| {
+            let request = AlterReplicaLogDirsRequest {
+                dirs: vec![AlterReplicaLogDir {
+                    path: path.to_owned(),
+                    topics: vec![AlterReplicaLogDirTopic {
+                        name: TOPIC.to_owned(),
+                        partitions: vec![partition],
+                    }],
+                }],
+            };
+            let response: AlterReplicaLogDirsResponse = client
+                .ask(ApiKey::AlterReplicaLogDirs, 2, &request)
+                .await
+                .unwrap();
+            ErrorCode(response.results[0].partitions[0].error_code)
+        })
+    }
+
+    /// Directories of a partition of [`TOPIC`], whatever they are called.
+    fn dirs_of(&self, partition: i32) -> Vec<String> {
+        let mut found = Vec::new();
+        for dir in ["/a", "/b"] {
+            for entry in self.disk().read_dir(Path::new(dir)).unwrap() {
+                if entry.name.starts_with(&format!("{TOPIC}-{partition}")) {
+                    found.push(format!("{dir}/{}", entry.name));
+                }
+            }
+        }
+        found
+    }
+
+    /// Copies that are being made: partition, directory and whether it is behind.
+    fn copies(&self) -> Vec<(i32, String, bool)> {
+        self.talk(async |client| {
+            let request = DescribeLogDirsRequest { topics: None };
+            let described: DescribeLogDirsResponse = client
+                .ask(ApiKey::DescribeLogDirs, 4, &request)
+                .await
+                .unwrap();
+            let mut copies = Vec::new();
+            for result in described.results {
+                for topic in result.topics {
+                    for partition in topic.partitions.iter().filter(|p| p.is_future_key) {
+                        let is_behind = partition.offset_lag > 0;
+                        copies.push((partition.partition_index, result.log_dir.clone(), is_behind));
+                    }
+                }
+            }
+            copies
+        })
+    }
+
     fn cordon(&self, dirs: &'static str) -> ErrorCode {
+        self.configure("cordoned.log.dirs", dirs)
+    }
+
+    /// A setting of the broker.
+    fn configure(&self, name: &'static str, value: &'static str) -> ErrorCode {
         self.talk(async move |client| {
             let request = IncrementalAlterConfigsRequest {
                 resources: vec![AlterConfigsResource {
                     resource_type: 4,
                     resource_name: "1".to_owned(),
                     configs: vec![AlterableConfig {
-                        name: "cordoned.log.dirs".to_owned(),
+                        name: name.to_owned(),
                         config_operation: 0,
-                        value: Some(dirs.to_owned()),
+                        value: Some(value.to_owned()),
                     }],
                 }],
                 validate_only: false,
@@ -493,4 +557,182 @@ fn new_partitions_keep_out_of_cordoned_directories() {
         world.sim.run_for(Duration::from_secs(1));
         assert_eq!(world.create("other", 1, false), ErrorCode::NONE);
     });
+}
+
+/// So many records, each with its number.
+fn fill_partition(world: &World<'_>, partition: i32, count: i64) {
+    fill_later(world, partition, 0, count);
+}
+
+fn fill_later(world: &World<'_>, partition: i32, from: i64, to: i64) {
+    world.talk(async move |client| {
+        for number in from..to {
+            let produced = produce(client, partition, &numbered(number)).await;
+            assert_eq!(produced, (ErrorCode::NONE, number));
+        }
+    });
+}
+
+/// Eight of them are copied at a time.
+fn numbered(number: i64) -> Vec<u8> {
+    format!("{number:8000}").into_bytes()
+}
+
+fn numbers(count: i64) -> Vec<Vec<u8>> {
+    (0..count).map(numbered).collect()
+}
+
+#[test]
+fn a_replica_moves_to_another_directory_while_it_serves() {
+    with_node(TWO_DIRS, |world| {
+        world.boot();
+        assert_eq!(world.create(TOPIC, 2, false), ErrorCode::NONE);
+        let partition = *world.partitions_in("/a").first().unwrap();
+        fill_partition(world, partition, 50);
+        let unknown = world.move_to(partition, "/elsewhere");
+        assert_eq!(unknown, ErrorCode::LOG_DIR_NOT_FOUND);
+        let nowhere = world.move_to(7, "/b");
+        assert_eq!(nowhere, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+        assert_eq!(world.cordon("/b"), ErrorCode::NONE);
+        let cordoned = world.move_to(partition, "/b");
+        assert_eq!(cordoned, ErrorCode::INVALID_REPLICA_ASSIGNMENT);
+        assert_eq!(world.cordon(""), ErrorCode::NONE);
+
+        assert_eq!(world.move_to(partition, "/b"), ErrorCode::NONE);
+        fill_later(world, partition, 50, 80);
+        world.sim.run_for(Duration::from_secs(2));
+        assert_eq!(world.partitions_in("/b").len(), 2);
+        assert_eq!(world.partitions_in("/a").len(), 0);
+        assert_eq!(world.read(partition, 0).unwrap(), numbers(80));
+        // The old files go after a minute.
+        world.sim.run_for(Duration::from_secs(70));
+        assert_eq!(
+            world.dirs_of(partition),
+            [format!("/b/{TOPIC}-{partition}")]
+        );
+        world.restart();
+        assert_eq!(world.partitions_in("/b").len(), 2);
+        assert_eq!(world.read(partition, 0).unwrap(), numbers(80));
+        // And back again.
+        assert_eq!(world.move_to(partition, "/a"), ErrorCode::NONE);
+        world.sim.run_for(Duration::from_secs(2));
+        assert_eq!(world.partitions_in("/a").len(), 1);
+        fill_later(world, partition, 80, 81);
+        assert_eq!(world.read(partition, 0).unwrap(), numbers(81));
+    });
+}
+
+/// A node with two directories and a partition in the first of them that has so many records;
+/// nothing of it is copied unless the throttle goes.
+fn with_throttled(count: i64, story: impl Fn(&World<'_>, i32)) {
+    with_node(TWO_DIRS, |world| {
+        world.boot();
+        assert_eq!(world.create(TOPIC, 2, true), ErrorCode::NONE);
+        let partition = *world.partitions_in("/a").first().unwrap();
+        fill_partition(world, partition, count);
+        assert_eq!(world.configure(THROTTLE, "1"), ErrorCode::NONE);
+        assert_eq!(world.move_to(partition, "/b"), ErrorCode::NONE);
+        world.sim.run_for(Duration::from_secs(2));
+        assert_eq!(world.copies().len(), 1, "it waits for its turn");
+        story(world, partition);
+    });
+}
+
+const THROTTLE: &str = "replica.alter.log.dirs.io.max.bytes.per.second";
+const ANY_RATE: &str = "9223372036854775807";
+
+#[test]
+fn a_move_is_throttled_and_ends_by_moving_back() {
+    with_throttled(50, |world, partition| {
+        fill_later(world, partition, 50, 60);
+        assert_eq!(world.copies(), [(partition, "/b".to_owned(), true)]);
+        assert!(world.partitions_in("/a").contains(&partition));
+        let dirs = world.dirs_of(partition);
+        assert!(dirs.iter().any(|dir| dir.ends_with("-future")), "{dirs:?}");
+
+        assert_eq!(world.move_to(partition, "/a"), ErrorCode::NONE);
+        world.sim.run_for(Duration::from_secs(2));
+        assert_eq!(world.copies(), []);
+        assert_eq!(
+            world.dirs_of(partition),
+            [format!("/a/{TOPIC}-{partition}")]
+        );
+        assert_eq!(world.read(partition, 0).unwrap(), numbers(60));
+    });
+}
+
+#[test]
+fn a_move_goes_on_after_a_restart() {
+    with_throttled(50, |world, partition| {
+        for lived in 0..3 {
+            match lived {
+                0 => world.restart(),
+                _ => {
+                    world.sim.crash(world.server);
+                    world.sim.run_for(Duration::from_millis(50));
+                    world.boot();
+                }
+            }
+            fill_later(world, partition, 50 + lived * 10, 60 + lived * 10);
+            assert_eq!(world.copies(), [(partition, "/b".to_owned(), true)]);
+        }
+        assert_eq!(world.configure(THROTTLE, ANY_RATE), ErrorCode::NONE);
+        world.sim.run_for(Duration::from_secs(2));
+        assert_eq!(world.copies(), []);
+        assert!(world.partitions_in("/b").contains(&partition));
+        assert_eq!(world.read(partition, 0).unwrap(), numbers(80));
+    });
+}
+
+#[test]
+fn a_move_that_a_crash_cuts_short_anywhere_loses_nothing() {
+    const RECORDS: i64 = 20;
+    let (mut there, mut here) = (0, 0);
+    for operations in 0..60u64 {
+        for end in [End::Kill, End::PowerCut] {
+            sim::run(operations + 1, |sim| {
+                let server = sim.add_node(DATA_CORES + 1);
+                let clients = sim.add_node(1);
+                let rt = sim.boot(clients).remove(0);
+                let world = World {
+                    sim,
+                    server,
+                    rt,
+                    lines: TWO_DIRS,
+                };
+                world.boot();
+                assert_eq!(world.create(TOPIC, 2, true), ErrorCode::NONE);
+                let partition = *world.partitions_in("/a").first().unwrap();
+                fill_partition(&world, partition, RECORDS);
+                assert_eq!(world.move_to(partition, "/b"), ErrorCode::NONE);
+                sim.end_after(server, operations, end);
+                sim.run_for(Duration::from_secs(1));
+                let dirs = world.dirs_of(partition);
+                let was_swapped = dirs.contains(&format!("/b/{TOPIC}-{partition}"));
+                there += usize::from(was_swapped);
+                here += usize::from(!was_swapped);
+                if sim.is_up(server) {
+                    sim.crash(server);
+                }
+                sim.run_for(Duration::from_millis(50));
+                world.boot();
+                let values = world.read(partition, 0).unwrap();
+                assert_eq!(values, numbers(RECORDS), "after {operations} operations");
+                fill_later(&world, partition, RECORDS, RECORDS + 1);
+                // If enough of the copy was there it goes on.
+                sim.run_for(Duration::from_secs(2));
+                assert_eq!(world.copies(), [], "after {operations} operations");
+                let dirs = world.dirs_of(partition);
+                let is_future = |dir: &String| dir.ends_with("-future");
+                assert!(!dirs.iter().any(is_future), "{dirs:?}");
+                let live = dirs.iter().filter(|dir| !dir.contains('.'));
+                assert_eq!(live.count(), 1, "{dirs:?}");
+                world.restart();
+                let values = world.read(partition, 0).unwrap();
+                assert_eq!(values, numbers(RECORDS + 1));
+            });
+        }
+    }
+    println!("cut short {here} times before the swap, {there} times after it");
+    assert!(here > 5 && there > 5);
 }

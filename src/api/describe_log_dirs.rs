@@ -47,12 +47,20 @@ pub async fn handle(
     let mut found: BTreeMap<Uuid, BTreeMap<&str, Vec<DescribeLogDirsPartition>>> = BTreeMap::new();
     for ((topic, index), reply) in asked.iter().zip(scatter(&shard, targets).await) {
         if let PartitionReply::Summary(summary) = reply {
-            found
-                .entry(summary.directory)
-                .or_default()
-                .entry(topic)
-                .or_default()
-                .push(partition(*index, &summary));
+            let mut add = |directory, partition| {
+                let topics = found.entry(directory).or_default();
+                topics.entry(topic).or_default().push(partition);
+            };
+            add(summary.directory, partition(*index, &summary));
+            if let Some(copy) = &summary.copy {
+                let partition = DescribeLogDirsPartition {
+                    partition_index: *index,
+                    partition_size: saturate(copy.size_bytes),
+                    offset_lag: (summary.log_end_offset - copy.log_end_offset).max(0),
+                    is_future_key: true,
+                };
+                add(copy.directory, partition);
+            }
         }
     }
     let dynamic = DynamicConfig::effective(&broker_layers(&shard, &image));

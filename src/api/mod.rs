@@ -6,6 +6,7 @@
 //! runs on the core of the client's connection.
 
 pub mod alter_configs;
+pub mod alter_replica_log_dirs;
 pub mod api_versions;
 pub mod auto_create;
 pub mod config_resource;
@@ -76,7 +77,7 @@ macro_rules! api {
 }
 
 /// Every API that this broker serves, by key.
-pub static TABLE: [Api; 32] = [
+pub static TABLE: [Api; 33] = [
     Api {
         key: ApiKey::Produce,
         versions: 3..=13,
@@ -132,6 +133,7 @@ pub static TABLE: [Api; 32] = [
     api!(DeleteAcls, 1..=3, delete_acls::handle),
     api!(DescribeConfigs, 1..=4, describe_configs::handle),
     api!(AlterConfigs, 0..=2, alter_configs::handle),
+    api!(AlterReplicaLogDirs, 1..=2, alter_replica_log_dirs::handle),
     api!(DescribeLogDirs, 1..=5, describe_log_dirs::handle),
     api!(CreatePartitions, 0..=3, create_partitions::handle),
     api!(DeleteGroups, 0..=2, delete_groups::handle),

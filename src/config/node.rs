@@ -238,6 +238,7 @@ pub struct DynamicConfig {
     pub durability: Durability,
     /// Paths of `log.dirs`, or `*`.
     pub cordoned_log_dirs: Vec<String>,
+    pub replica_alter_log_dirs_io_max_bytes_per_second: i64,
 }
 
 impl NodeConfig {
@@ -360,6 +361,8 @@ impl DynamicConfig {
             durability: Durability::parse(&r.text("ottla.durability"))
                 .expect("the table's check allows these names"),
             cordoned_log_dirs: r.list("cordoned.log.dirs"),
+            replica_alter_log_dirs_io_max_bytes_per_second: r
+                .long("replica.alter.log.dirs.io.max.bytes.per.second"),
         }
     }
 }

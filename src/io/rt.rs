@@ -5,10 +5,13 @@
 //! `Listener` and `Stream` know which.
 
 use std::cell::{Cell, RefCell, RefMut};
+use std::ffi::CString;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -249,6 +252,47 @@ impl Rt {
             _file: file.clone(),
         };
         // SAFETY: the entry names the file's descriptor, which the kept file owns.
+        let result = unsafe { driver.once(entry, keep, false) }.await;
+        if result < 0 {
+            return Err(io::Error::from_raw_os_error(-result));
+        }
+        Ok(())
+    }
+
+    /// Removes a file without holding the core: for a large one the file system takes its time.
+    pub async fn remove_file(&self, path: &Path) -> io::Result<()> {
+        match &self.0.machine {
+            Machine::Real { driver, .. } => self.unlink(driver, path, 0).await,
+            Machine::Sim(sim) => sim.disk().remove_file(path),
+        }
+    }
+
+    /// Removes a directory and the files in it likewise; nothing where there is none. It has
+    /// no directories in it, as those of partitions.
+    pub async fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        let Machine::Real { driver, .. } = &self.0.machine else {
+            return match self.disk().exists(path)? {
+                true => self.disk().remove_dir_all(path),
+                false => Ok(()),
+            };
+        };
+        let names = match std::fs::read_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            names => names?,
+        };
+        for name in names {
+            self.unlink(driver, &name?.path(), 0).await?;
+        }
+        self.unlink(driver, path, libc::AT_REMOVEDIR).await
+    }
+
+    async fn unlink(&self, driver: &Rc<Driver>, path: &Path, flags: i32) -> io::Result<()> {
+        let path = CString::new(path.as_os_str().as_bytes())?;
+        let entry = opcode::UnlinkAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr())
+            .flags(flags)
+            .build();
+        let keep = Keep::Path { _path: path };
+        // SAFETY: the entry points to the path's bytes, which are on the heap and are kept.
         let result = unsafe { driver.once(entry, keep, false) }.await;
         if result < 0 {
             return Err(io::Error::from_raw_os_error(-result));

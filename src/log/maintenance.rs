@@ -152,6 +152,16 @@ impl Log {
         now_ms: Millis,
         high_watermark: Offset,
     ) -> Result<usize, LogError> {
+        self.delete_some_old_segments(now_ms, high_watermark, usize::MAX)
+    }
+
+    /// The same for at most so many segments: what is left goes with the next call.
+    pub fn delete_some_old_segments(
+        &mut self,
+        now_ms: Millis,
+        high_watermark: Offset,
+        segments_max: usize,
+    ) -> Result<usize, LogError> {
         self.ensure_online()?;
         let mut reasons = vec![DeletionReason::BelowLogStart];
         if self.config.cleanup_delete {
@@ -160,6 +170,7 @@ impl Log {
         let mut deleted = 0;
         for reason in reasons {
             let count = self.count_deletable(reason, now_ms, high_watermark)?;
+            let count = count.min(segments_max - deleted);
             deleted += self.delete_first_segments(count, reason, now_ms)?;
         }
         Ok(deleted)

@@ -22,6 +22,9 @@ use crate::base::{PartitionIndex, Rng, Uuid};
 use crate::io::disk::{Disk, File};
 
 const LOCK: &str = ".lock";
+/// In a partition's directory that has just replaced the one in another log directory: should
+/// both be there after a crash, this one is newer. Kafka ignores the file.
+pub const MOVED_HERE: &str = "ottla-moved-here";
 /// Written to find out whether the directory can be.
 const WRITE_CHECK: &str = ".ottla-write-check";
 /// The one directory that may stand among the partitions' (tiered storage's).
@@ -204,7 +207,7 @@ impl LogDir {
 
     /// Renames a partition's directory to a `-delete` or `-stray` one, which nobody takes
     /// for the partition any more; returns the new path. The log in it has been dropped,
-    /// or won't be written to again.
+    /// or won't be written to again. Durable when the caller has synced this directory.
     pub fn retire(
         &self,
         disk: &dyn Disk,
@@ -222,9 +225,14 @@ impl LogDir {
             .path
             .join(names::renamed_dir_name(topic, partition, kind, rng));
         disk.rename(&from, &to)
-            .and_then(|()| disk.sync_dir(&self.path))
             .map_err(|error| self.io_error(error))?;
         Ok(to)
+    }
+
+    /// Makes names durable, waiting for the device: at the start.
+    pub fn sync(&self, disk: &dyn Disk) -> Result<(), LogDirError> {
+        disk.sync_dir(&self.path)
+            .map_err(|error| self.io_error(error))
     }
 
     fn io_error(&self, source: io::Error) -> LogDirError {

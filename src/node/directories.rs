@@ -29,7 +29,7 @@ use crate::config::{DynamicConfig, Layers};
 use crate::controller::{ControllerRequest, ControllerResponse};
 use crate::io::Rt;
 use crate::io::local::Notify;
-use crate::mesh::Port;
+use crate::mesh::{Port, ReplySlot};
 use crate::metadata::{ConfigResourceType, ImageChanges, LocalReplica, MetadataImage};
 use crate::security::RequestContext;
 use crate::shard::Node;
@@ -45,6 +45,7 @@ const ASSIGNMENTS_MAX: usize = 2_000;
 const RETRY: Duration = Duration::from_secs(1);
 
 type MeshPort = Port<ShardRequest, ShardReply>;
+type Slot = ReplySlot<ShardReply>;
 
 pub struct Directories {
     rt: Rt,
@@ -69,6 +70,13 @@ struct State {
     /// Replicas that are in a directory that can't be used, as far as is known.
     out_of_reach: BTreeSet<TopicIdPartition>,
     unreported: BTreeMap<TopicIdPartition, Uuid>,
+    /// Where replicas are about to be: what the controller is to know, though they aren't held
+    /// there yet.
+    moving: BTreeMap<TopicIdPartition, Uuid>,
+    /// Who is to be answered once the controller knows.
+    waiting: Vec<(TopicIdPartition, Uuid, Slot)>,
+    /// Replicas that an earlier life was copying.
+    copied: BTreeSet<TopicIdPartition>,
     heartbeat_is_due: bool,
     /// Why the node can't go on.
     fatal: Option<String>,
@@ -86,6 +94,9 @@ impl Directories {
                 held: HashMap::new(),
                 out_of_reach: BTreeSet::new(),
                 unreported: BTreeMap::new(),
+                moving: BTreeMap::new(),
+                waiting: Vec::new(),
+                copied: BTreeSet::new(),
                 heartbeat_is_due: false,
                 fatal: None,
             }),
@@ -106,9 +117,16 @@ impl Directories {
         self.state.borrow().cordoned.iter().copied().collect()
     }
 
-    /// Before the first image: the logs that the directories hold.
-    pub fn load(&self, held: HashMap<TopicIdPartition, Uuid>) {
-        self.state.borrow_mut().held = held;
+    /// Before the first image: the logs that the directories hold, and of which there are
+    /// unfinished copies.
+    pub fn load(
+        &self,
+        held: HashMap<TopicIdPartition, Uuid>,
+        copied: impl Iterator<Item = TopicIdPartition>,
+    ) {
+        let mut state = self.state.borrow_mut();
+        state.held = held;
+        state.copied = copied.collect();
     }
 
     /// A directory can't be written any more: everyone is told, once.
@@ -189,6 +207,8 @@ impl Directories {
             state.held.remove(&id);
             state.out_of_reach.remove(&id);
             state.unreported.remove(&id);
+            state.moving.remove(&id);
+            state.waiting.retain(|(waiting, _, _)| *waiting != id);
             places.remove(&id);
         }
         for replica in local.leaders.iter().chain(&local.followers) {
@@ -213,6 +233,7 @@ impl Directories {
         replica: &LocalReplica,
         place: Option<Uuid>,
     ) {
+        let place = state.moving.get(&id).copied().or(place);
         match place {
             Some(place) if replica.partition.directory_of(self.node.id) != Some(place) => {
                 state.unreported.insert(id, place);
@@ -254,6 +275,33 @@ impl Directories {
                 }
             }
             due.await;
+        }
+    }
+
+    /// A replica is about to be in another directory. Answers when the controller knows; drops
+    /// the slot if the replica goes away.
+    pub fn on_moving(&self, id: TopicIdPartition, to: Uuid, slot: Slot) {
+        let mut state = self.state.borrow_mut();
+        if state.held.contains_key(&id) {
+            state.moving.insert(id, to);
+            state.unreported.insert(id, to);
+            state.waiting.push((id, to, slot));
+            self.due.notify_one();
+        }
+    }
+
+    /// A move has ended: the replica is in this directory now, which may be the old one.
+    pub fn on_moved(&self, id: TopicIdPartition, directory: Uuid) {
+        let mut state = self.state.borrow_mut();
+        let told = state.moving.remove(&id);
+        state.waiting.retain(|(waiting, _, _)| *waiting != id);
+        // Not if it was deleted meanwhile.
+        if let Some(held) = state.held.get_mut(&id) {
+            *held = directory;
+            if told.is_some_and(|told| told != directory) {
+                state.unreported.insert(id, directory);
+                self.due.notify_one();
+            }
         }
     }
 
@@ -316,6 +364,11 @@ impl Directories {
             state
                 .unreported
                 .retain(|id, place| !told.contains(&(*id, *place)));
+            let is_told =
+                |(id, to, _): &mut (TopicIdPartition, Uuid, Slot)| told.contains(&(*id, *to));
+            for (_, _, slot) in state.waiting.extract_if(.., is_told) {
+                slot.reply(ShardReply::Done);
+            }
         }
         state.unreported.is_empty()
     }
@@ -327,7 +380,10 @@ impl State {
             return Some(*place);
         }
         let is_new = may_be_new && !self.out_of_reach.contains(&id);
-        let place = if self.all.contains(&assigned) {
+        let place = if self.copied.contains(&id) {
+            // The controller may have heard of the copy; the log itself is out of reach.
+            None
+        } else if self.all.contains(&assigned) {
             Some(assigned)
         } else if !is_new && (self.is_one_missing || !self.offline.is_empty()) {
             None

@@ -143,6 +143,17 @@ async fn serve(rt: Rt, port: MeshPort, handle: ControllerHandle, directories: Rc
                 slot.reply(ShardReply::Done);
                 continue;
             }
+            ShardRequest::ReplicaMoving(moving) => {
+                let (id, to) = *moving;
+                directories.on_moving(id, to, slot);
+                continue;
+            }
+            ShardRequest::ReplicaMoved(moved) => {
+                let (id, to) = *moved;
+                directories.on_moved(id, to);
+                slot.reply(ShardReply::Done);
+                continue;
+            }
             // Nothing else is addressed to this core; the caller sees it gone.
             _ => continue,
         };

@@ -40,6 +40,7 @@ use crate::io::{Queue, Rt};
 use crate::mesh::{PortSeed, mesh_within};
 use crate::shard::load::Load;
 use crate::shard::messages::{ShardReply, ShardRequest};
+use crate::shard::mover::Pace;
 use crate::shard::{Node, Shard, background, serve_mesh};
 use lifecycle::Life;
 use listeners::BoundListener;
@@ -124,6 +125,7 @@ pub fn shared(config: NodeConfig, storage: &Storage, cores: usize) -> Arc<Node> 
         cores,
         load: Load::new(cores),
         directories: storage.directories.clone(),
+        moves: Pace::default(),
         config,
     })
 }

@@ -16,6 +16,7 @@ use crate::io::Rt;
 use crate::mesh::Port;
 use crate::metadata::{ImageChanges, MetadataImage, TopicImage};
 use crate::shard::Node;
+use crate::shard::directories::Move;
 use crate::shard::messages::{Placement, Published, ShardReply, ShardRequest};
 
 pub struct Publisher {
@@ -68,14 +69,21 @@ impl Publisher {
 impl Publish for Rc<Publisher> {
     async fn publish(&self, image: Arc<MetadataImage>, changes: Arc<ImageChanges>) {
         let is_first = std::mem::replace(&mut self.state.borrow_mut().first, false);
+        let mut moves: Vec<Move> = Vec::new();
         if is_first {
-            let held = self.storage.set_strays_aside(
+            let found = self.storage.set_strays_aside(
                 &*self.rt.disk(),
                 &image,
                 self.node.id,
                 &mut self.rt.rng(),
             );
-            self.directories.load(held);
+            let copied = found.moves.iter().map(|found| found.id);
+            let copied = copied
+                .filter(|id| !found.held.contains_key(id))
+                .collect::<Vec<_>>();
+            let has_log = |found_move: &Move| found.held.contains_key(&found_move.id);
+            moves = found.moves.into_iter().filter(has_log).collect::<Vec<_>>();
+            self.directories.load(found.held, copied.into_iter());
         }
         let placement = {
             let owners = &mut self.state.borrow_mut().owners;
@@ -84,6 +92,7 @@ impl Publish for Rc<Publisher> {
             self.directories.place(&image, &changes, is_first, places);
             owners.placement.clone()
         };
+        let owners = placement.clone();
         let published = Arc::new(Published {
             image,
             changes,
@@ -99,6 +108,12 @@ impl Publish for Rc<Publisher> {
             if call.await.is_err() {
                 // Only while the node stops: that core answers nobody any more.
                 tracing::debug!("a core is gone and misses an image");
+            }
+        }
+        for resumed in moves {
+            if let Some(core) = owners.owner(resumed.id) {
+                self.port
+                    .post(core, ShardRequest::ResumeMove(Box::new(resumed)));
             }
         }
     }

@@ -5,7 +5,7 @@
 //!
 //! Invariant: all directories name the same cluster and node, and each has its own id.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,9 +17,10 @@ use crate::io::disk::Disk;
 use crate::log::checkpoint::Offsets;
 use crate::log::manager::{self, Checkpoint, LogDir, LogDirError};
 use crate::log::meta_properties::MetaProperties;
-use crate::log::names::DirKind;
+use crate::log::names::{DirKind, DirName};
 use crate::metadata::MetadataImage;
 use crate::shard::Directory;
+use crate::shard::directories::Move;
 use crate::shard::messages::PartitionCheckpoint;
 
 /// The opened directories.
@@ -149,15 +150,18 @@ impl Storage {
 
     /// Renames directories of partitions that the metadata doesn't place here: another
     /// topic id under the name, or no replica on this broker (`-stray`, as Kafka). Returns
-    /// in which directory the others are.
+    /// in which directory the others are, and the copies of moves that were cut short; those
+    /// of which nothing comes any more are removed.
     pub fn set_strays_aside(
         &self,
         disk: &dyn Disk,
         image: &MetadataImage,
         me: BrokerId,
         rng: &mut Rng,
-    ) -> HashMap<TopicIdPartition, Uuid> {
+    ) -> Found {
         let mut held = HashMap::new();
+        let mut moves: Vec<Move> = Vec::new();
+        let mut leftovers = Vec::new();
         for directory in &self.directories {
             let found = match directory.log_dir.partition_dirs(disk) {
                 Ok(found) => found,
@@ -169,7 +173,8 @@ impl Storage {
             for found in found {
                 let name = &found.name;
                 let is_metadata = name.topic == crate::controller::topic_name::CLUSTER_METADATA;
-                if name.kind != DirKind::Live || is_metadata {
+                let is_copy = name.kind == DirKind::Future;
+                if (name.kind != DirKind::Live && !is_copy) || is_metadata {
                     continue;
                 }
                 let placed = image.topics.by_name(&name.topic).is_some_and(|topic| {
@@ -183,7 +188,31 @@ impl Storage {
                         topic_id,
                         partition: name.partition,
                     };
-                    held.insert(id, directory.id);
+                    if is_copy {
+                        let (to, copy) = (directory.id, Some(found.path));
+                        moves.push(Move { id, to, copy });
+                        continue;
+                    }
+                    let is_newer = disk
+                        .exists(&found.path.join(manager::MOVED_HERE))
+                        .unwrap_or(false);
+                    match held.get(&id) {
+                        None => {
+                            held.insert(id, directory.id);
+                        }
+                        Some(other) => {
+                            // A crash has cut a move short where it leaves two.
+                            let old = if is_newer { *other } else { directory.id };
+                            if is_newer {
+                                held.insert(id, directory.id);
+                            }
+                            self.retire_old_copy(disk, old, name, rng);
+                        }
+                    }
+                    continue;
+                }
+                if is_copy {
+                    leftovers.push(found.path);
                     continue;
                 }
                 let retired = directory.log_dir.retire(
@@ -193,7 +222,7 @@ impl Storage {
                     DirKind::Stray,
                     rng,
                 );
-                match retired {
+                match retired.and_then(|path| directory.log_dir.sync(disk).map(|()| path)) {
                     Ok(path) => tracing::warn!(
                         topic = %name.topic,
                         partition = %name.partition,
@@ -204,7 +233,47 @@ impl Storage {
                 }
             }
         }
-        held
+        // One that is where the log is already, or a second one, is of no use. Without a log
+        // the copy may be all that there is.
+        let mut going_on = BTreeMap::new();
+        for found in moves {
+            let is_useful = held.get(&found.id) != Some(&found.to);
+            if is_useful && !going_on.contains_key(&found.id) {
+                going_on.insert(found.id, found);
+            } else {
+                leftovers.extend(found.copy);
+            }
+        }
+        if let Err(error) = manager::unlink(disk, &leftovers) {
+            tracing::warn!(%error, "what moves of replicas have left can't be removed");
+        }
+        let moves = going_on.into_values().collect();
+        Found { held, moves }
+    }
+}
+
+/// What the log directories hold.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub held: HashMap<TopicIdPartition, Uuid>,
+    /// Moves between directories that were cut short. Not all of them have a log.
+    pub moves: Vec<Move>,
+}
+
+impl Storage {
+    fn retire_old_copy(&self, disk: &dyn Disk, directory: Uuid, name: &DirName, rng: &mut Rng) {
+        let Some(directory) = self.directories.iter().find(|d| d.id == directory) else {
+            return;
+        };
+        let kind = DirKind::Delete;
+        let retired = directory
+            .log_dir
+            .retire(disk, &name.topic, name.partition, kind, rng)
+            .and_then(|path| directory.log_dir.sync(disk).map(|()| path));
+        match retired {
+            Ok(path) => tracing::info!(path = %path.display(), "old copy of a moved log retired"),
+            Err(error) => tracing::error!(%error, "the old copy of a moved log can't be retired"),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::messages::PartitionCheckpoint;
 use super::partition::Wakes;
 use super::replicas::ids;
-use super::{Shard, directories, flush, pace, replicas};
+use super::{Shard, directories, flush, mover, pace, replicas};
 use crate::base::TopicIdPartition;
 use crate::io::{Queue, local};
 
@@ -17,11 +17,17 @@ const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
 /// How often logs are looked for that had no space to be opened.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Segments that retention renames, four files each, before it lets others in.
+const SEGMENTS_AT_ONCE: usize = 4;
+
 /// Starts this core's background tasks; they end when the core stops.
 pub fn start(shard: &Rc<Shard>) {
     shard
         .rt()
         .spawn(Queue::Request, directories::watch(shard.clone()));
+    shard
+        .rt()
+        .spawn(Queue::Background, mover::run(shard.clone()));
     every(
         shard,
         REOPEN_INTERVAL,
@@ -35,7 +41,9 @@ pub fn start(shard: &Rc<Shard>) {
     every(shard, delay, retention, async |shard: &Rc<Shard>| {
         let budget = shard.rt().budget();
         for id in ids(shard).iter().copied() {
-            retain(shard, id);
+            while retain(shard, id) {
+                shard.rt().yield_now().await;
+            }
             budget.breathe().await;
         }
     });
@@ -92,19 +100,22 @@ fn millis(ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(ms).unwrap_or(0).max(1))
 }
 
-/// Deletes segments past retention; their files go after the delay.
-fn retain(shard: &Rc<Shard>, id: TopicIdPartition) {
+/// Deletes some segments past retention, whose files go after the delay. False when there are
+/// no more.
+fn retain(shard: &Rc<Shard>, id: TopicIdPartition) -> bool {
     let Some(partition) = shard.partition(id) else {
-        return;
+        return false;
     };
     let mut wakes = Wakes::new();
     let now_ms = shard.rt().wall_ms();
     let mut partition = partition.borrow_mut();
     let high_watermark = partition.high_watermark();
-    match partition
-        .log_mut()
-        .delete_old_segments(now_ms, high_watermark)
-    {
+    let retained =
+        partition
+            .log_mut()
+            .delete_some_old_segments(now_ms, high_watermark, SEGMENTS_AT_ONCE);
+    let may_be_more = retained.as_ref().is_ok_and(|deleted| *deleted > 0);
+    match retained {
         Ok(deleted) if deleted > 0 => {
             tracing::info!(
                 topic = %partition.topic(),
@@ -132,4 +143,5 @@ fn retain(shard: &Rc<Shard>, id: TopicIdPartition) {
     drop(partition);
     replicas::unlink_later(shard, deleted, delay_ms);
     shard.wake_all(wakes);
+    may_be_more
 }

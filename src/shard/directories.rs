@@ -12,7 +12,8 @@
 //! opened. A log that has no space to be opened is tried again from time to time.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use super::messages::ShardRequest;
@@ -35,6 +36,15 @@ impl Failures {
     }
 }
 
+/// A replica that is to be in another log directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Move {
+    pub id: TopicIdPartition,
+    pub to: Uuid,
+    /// What an earlier life of the node has copied.
+    pub copy: Option<PathBuf>,
+}
+
 /// This core's view of the log directories.
 #[derive(Default)]
 pub struct Directories {
@@ -42,6 +52,9 @@ pub struct Directories {
     offline: RefCell<BTreeSet<Uuid>>,
     /// Replicas without a log: whether to try again.
     absent: RefCell<BTreeMap<TopicIdPartition, bool>>,
+    /// Replicas to be moved, and where to. No more than there are replicas and directories.
+    moves: RefCell<VecDeque<Move>>,
+    moves_told: Notify,
 }
 
 impl Directories {
@@ -51,6 +64,28 @@ impl Directories {
 
     pub fn is_offline(&self, directory: Uuid) -> bool {
         self.offline.borrow().contains(&directory)
+    }
+
+    /// A replica of this core is to be moved.
+    pub fn queue_move(&self, asked: Move) {
+        let mut moves = self.moves.borrow_mut();
+        let is_same = |other: &Move| (other.id, other.to) == (asked.id, asked.to);
+        if !moves.iter().any(is_same) {
+            moves.push_back(asked);
+        }
+        self.moves_told.notify_one();
+    }
+
+    /// The next replica to be moved.
+    pub async fn next_move(&self) -> Move {
+        loop {
+            let told = self.moves_told.notified();
+            let next = self.moves.borrow_mut().pop_front();
+            if let Some(next) = next {
+                return next;
+            }
+            told.await;
+        }
     }
 
     /// A replica of this core has no log that can be used.

@@ -48,6 +48,8 @@ pub struct Flights {
     queue: VecDeque<Flight>,
     /// A task waits for the time of `flush.ms`.
     is_timed: bool,
+    /// Told when none is left in flight.
+    landed: Rc<Notify>,
 }
 
 #[derive(Debug)]
@@ -60,6 +62,11 @@ struct Flight {
 impl Flights {
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
+    }
+
+    /// Told when none is left in flight.
+    pub fn landed(&self) -> &Rc<Notify> {
+        &self.landed
     }
 
     /// The end of what they cover.
@@ -91,6 +98,9 @@ impl Flights {
     fn land(&mut self) -> Option<Result<Offset, String>> {
         let first = self.queue.pop_front_if(|flight| flight.ended.is_some())?;
         let result = first.ended.expect("it has ended");
+        if self.queue.is_empty() {
+            self.landed.notify_all();
+        }
         Some(result.map(|()| first.up_to))
     }
 }
@@ -233,8 +243,8 @@ async fn run(shard: &Rc<Shard>, id: TopicIdPartition) {
 /// Begins the flush that is to be made now, and in which lane. The first is the one that syncs
 /// all files that there are to sync.
 fn begin(shard: &Shard, partition: &mut Partition) -> Result<Option<(usize, FlushWork)>, LogError> {
-    if partition.log().is_offline() {
-        // Closed, or failed and told.
+    if partition.log().is_offline() || partition.is_paused() {
+        // Closed, or failed and told; or its copy is synced instead.
         return Ok(None);
     }
     let (lane, work) = if partition.flights().is_empty() {

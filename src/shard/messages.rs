@@ -17,6 +17,7 @@ use smallvec::SmallVec;
 
 use super::connection::Arrival;
 use super::connections::Class;
+use super::directories::Move;
 use super::limits::Ticket;
 use super::operation::OperationId;
 use super::session_table::SessionMessage;
@@ -79,6 +80,13 @@ pub enum ShardRequest {
     CloseLogs,
     /// For the controller's core: a log directory can't be written any more, and why.
     DirectoryFailed(Box<(Uuid, String)>),
+    /// For the controller's core: in which log directory a replica will be. Answered when the
+    /// controller has taken it.
+    ReplicaMoving(Box<(TopicIdPartition, Uuid)>),
+    /// Goes on with a move of an earlier life of the node.
+    ResumeMove(Box<Move>),
+    /// For the controller's core: in which log directory a replica is now.
+    ReplicaMoved(Box<(TopicIdPartition, Uuid)>),
     /// A log directory has failed: its partitions are offline from now on.
     TakeOffline(Uuid),
 }
@@ -318,6 +326,8 @@ pub enum PartitionCall {
     },
     /// Moves the log start; -1 means the high watermark.
     DeleteRecords { offset: Offset },
+    /// Has the replica moved to another log directory.
+    Move { directory: Uuid },
     /// Size and end, for DescribeLogDirs.
     Summary,
 }
@@ -329,7 +339,7 @@ impl PartitionCall {
             PartitionCall::FindOffset { .. }
             | PartitionCall::EpochEnd { .. }
             | PartitionCall::Summary => true,
-            PartitionCall::DeleteRecords { .. } => false,
+            PartitionCall::DeleteRecords { .. } | PartitionCall::Move { .. } => false,
         }
     }
 }
@@ -340,6 +350,8 @@ pub enum PartitionReply {
     EpochEnd(EpochEnd),
     /// The low watermark after deletion.
     Deleted(Offset),
+    /// It will be moved, or is there.
+    Moving,
     Summary(LogSummary),
     Refused(ErrorCode),
 }
@@ -364,6 +376,16 @@ pub struct LogSummary {
     pub size_bytes: u64,
     pub log_end_offset: Offset,
     pub high_watermark: Offset,
+    /// Where it is being moved to.
+    pub copy: Option<CopySummary>,
+}
+
+/// How far a replica's copy in another log directory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopySummary {
+    pub directory: Uuid,
+    pub size_bytes: u64,
+    pub log_end_offset: Offset,
 }
 
 /// A partition's line in the checkpoint files.

@@ -21,6 +21,7 @@ pub mod limits;
 pub mod load;
 pub mod messages;
 pub mod metrics;
+pub mod mover;
 pub mod operation;
 pub mod pace;
 mod partition;
@@ -60,7 +61,7 @@ use crate::wire::api_key::ApiKey;
 use crate::wire::messages::AllocateProducerIdsRequest;
 use connections::Connections;
 use coordinators::Led;
-use directories::Directories;
+use directories::{Directories, Move};
 use messages::{
     FetchPart, LongReply, PartitionCall, PartitionReply, ProducePart, Published, ShardReply,
     ShardRequest,
@@ -93,6 +94,8 @@ pub struct Node {
     pub request_memory: Option<Arc<RequestMemory>>,
     /// The log directories, by id.
     pub directories: Vec<Directory>,
+    /// How fast replicas move between them.
+    pub moves: mover::Pace,
 }
 
 /// One of `log.dirs`.
@@ -445,6 +448,14 @@ impl Shard {
                     None => PartitionReply::Refused(self.directories.error_of_missing(*id)),
                 };
                 self.wake_all(wakes);
+                if let (PartitionCall::Move { directory }, PartitionReply::Moving) = (call, &reply)
+                {
+                    self.directories.queue_move(Move {
+                        id: *id,
+                        to: *directory,
+                        copy: None,
+                    });
+                }
                 reply
             };
             let reply = match call.changes_nothing() {
@@ -585,6 +596,17 @@ fn on_request(shard: &Rc<Shard>, request: ShardRequest, slot: ReplySlot<ShardRep
             });
         }
         // Sent to the controller's core only; a slot dropped unanswered says so.
-        ShardRequest::Controller(_) | ShardRequest::DirectoryFailed(..) => drop(slot),
+        ShardRequest::Controller(_)
+        | ShardRequest::DirectoryFailed(_)
+        | ShardRequest::ReplicaMoving(_)
+        | ShardRequest::ReplicaMoved(_) => drop(slot),
+        ShardRequest::ResumeMove(resumed) => {
+            if let Some(partition) = shard.partition(resumed.id) {
+                partition.borrow_mut().resume_move(resumed.to);
+            }
+            // Where it isn't to be moved any more, the mover clears up.
+            shard.directories().queue_move(*resumed);
+            slot.reply(ShardReply::Done);
+        }
     }
 }

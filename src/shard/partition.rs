@@ -9,6 +9,8 @@
 //! only, under fsync also below the durable end (the log's recovery point), from which
 //! `replica` counts it; a refused batch leaves the log as it was.
 
+mod disk;
+
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,8 +23,8 @@ use super::append_line::{Batch, Line};
 use super::directories::Failures;
 use super::flush::Flights;
 use super::messages::{
-    EpochEnd, FetchAnswer, FetchPartition, FetchRead, FoundOffset, LogSummary, PartitionCall,
-    PartitionReply, ProduceOutcome, Seen,
+    CopySummary, EpochEnd, FetchAnswer, FetchPartition, FetchRead, FoundOffset, LogSummary,
+    PartitionCall, PartitionReply, ProduceOutcome, Seen,
 };
 use super::metrics::TopicTotals;
 use super::operation::OperationId;
@@ -31,7 +33,7 @@ use crate::base::{
     BrokerId, ErrorCode, LeaderEpoch, Millis, Nanos, Offset, TopicIdPartition, Uuid,
 };
 use crate::config::TopicConfig;
-use crate::log::{AppendError, AppendInfo, AppendOrigin, FoundTimestamp, Log, LogError, ReadError};
+use crate::log::{AppendInfo, AppendOrigin, FoundTimestamp, Log, ReadError};
 use crate::purgatory::watch::{Condition, Progress, Watchers};
 use crate::record::batch::Batches;
 use crate::record::validate::{Rejected, Validated, Validation, ValidationRules, validate_shape};
@@ -48,9 +50,6 @@ const ACKS_ALL: i16 = -1;
 const APPEND_COST: usize = 8 << 10;
 /// A validation that the budget suffices for: the CRC, the records, writing them anew.
 const VALIDATION_STEPS: usize = 3;
-
-/// How often one partition tells that its disk is full.
-const FULL_TOLD_EVERY_MS: Millis = 30_000;
 
 /// ListOffsets' special timestamps (`ListOffsetsRequest`).
 const LATEST: i64 = -1;
@@ -86,6 +85,10 @@ pub struct Partition {
     failures: Rc<Failures>,
     /// When a lack of space was last told of.
     full_told_ms: Option<Millis>,
+    /// The copy in another log directory, while it is being made.
+    copy: Option<CopySummary>,
+    /// Nothing is appended for a moment: the copy is about to take over.
+    is_paused: bool,
     totals: Rc<TopicTotals>,
 }
 
@@ -119,13 +122,10 @@ impl Partition {
             offline: false,
             failures: Rc::default(),
             full_told_ms: None,
+            copy: None,
+            is_paused: false,
             totals,
         }
-    }
-
-    /// Where it is told that its log directory has failed.
-    pub fn reporting_to(self, failures: Rc<Failures>) -> Partition {
-        Partition { failures, ..self }
     }
 
     /// What clients write and read of its topic on this core.
@@ -171,25 +171,6 @@ impl Partition {
             return Err(ErrorCode::KAFKA_STORAGE_ERROR);
         }
         self.replica.check_leader(current_leader_epoch)
-    }
-
-    /// Its log directory has failed.
-    pub fn take_offline(&mut self, wakes: &mut Wakes) {
-        self.offline = true;
-        self.log.take_offline();
-        self.changed(wakes);
-    }
-
-    pub fn is_offline(&self) -> bool {
-        self.offline
-    }
-
-    /// After a change of the log has failed: its directory fails with it, unless only space
-    /// was missing.
-    pub fn on_log_error(&mut self, error: &LogError) {
-        if self.log.is_offline() && !self.offline && !matches!(error, LogError::Offline { .. }) {
-            self.failures.tell(self.directory, error.to_string());
-        }
     }
 
     pub fn has_enough_in_sync(&self) -> bool {
@@ -297,6 +278,9 @@ impl Partition {
                 ..refused(error)
             }));
         }
+        if self.is_paused {
+            return Err(Box::new(refused(ErrorCode::NOT_LEADER_OR_FOLLOWER)));
+        }
         if batch.acks == ACKS_ALL && !self.has_enough_in_sync() {
             return Err(Box::new(refused(ErrorCode::NOT_ENOUGH_REPLICAS)));
         }
@@ -369,7 +353,7 @@ impl Partition {
         wakes: &mut Wakes,
     ) -> Result<AppendInfo, ErrorCode> {
         self.check_leader()?;
-        if !self.has_enough_in_sync() {
+        if !self.has_enough_in_sync() || self.is_paused {
             return Err(ErrorCode::NOT_ENOUGH_REPLICAS);
         }
         if batch.len() > usize::try_from(self.config.max_message_bytes).unwrap_or(0) {
@@ -477,11 +461,15 @@ impl Partition {
             PartitionCall::DeleteRecords { offset } => self
                 .delete_records(offset, wakes)
                 .map(PartitionReply::Deleted),
+            PartitionCall::Move { directory } => {
+                self.move_to(directory).map(|()| PartitionReply::Moving)
+            }
             PartitionCall::Summary => Ok(PartitionReply::Summary(LogSummary {
                 directory: self.directory,
                 size_bytes: self.log.size_in_bytes(),
                 log_end_offset: self.log.log_end_offset(),
                 high_watermark: self.high_watermark(),
+                copy: self.copy,
             })),
         };
         answered.unwrap_or_else(PartitionReply::Refused)
@@ -571,47 +559,6 @@ impl Partition {
         self.unreplicated.push_back((log_end, self.log_bytes));
         self.replica.on_append(log_end);
         self.advance(wakes);
-    }
-
-    fn on_append_error(&mut self, error: &AppendError, now_ms: Millis) {
-        let AppendError::Log(error) = error else {
-            return;
-        };
-        self.on_log_error(error);
-        if error.is_out_of_space() {
-            let told = self.full_told_ms;
-            if told.is_none_or(|told| now_ms.saturating_sub(told).abs() >= FULL_TOLD_EVERY_MS) {
-                self.full_told_ms = Some(now_ms);
-                tracing::warn!(
-                    topic = %self.topic,
-                    partition = %self.id.partition,
-                    %error,
-                    "no space: appends are refused until there is"
-                );
-            }
-        } else if !self.offline {
-            tracing::error!(
-                topic = %self.topic,
-                partition = %self.id.partition,
-                %error,
-                "append failed"
-            );
-        }
-    }
-
-    fn on_read_error(&self, error: &ReadError, offset: Offset) {
-        if let ReadError::Log(error) = error
-            // It would have waited for the disk, and is done again where it may.
-            && !error.would_block()
-        {
-            tracing::error!(
-                topic = %self.topic,
-                partition = %self.id.partition,
-                %offset,
-                %error,
-                "records can't be read: the fetch is refused"
-            );
-        }
     }
 
     /// Counts what the high watermark has passed and wakes whoever waited for it.

@@ -358,7 +358,11 @@ fn delete(shard: &Rc<Shard>, topic: &TopicImage, index: PartitionIndex, wakes: &
         &mut shard.rt().rng(),
     );
     match retired {
-        Ok(renamed) => remove_later(shard, renamed, delay),
+        Ok(renamed) => {
+            // A crash before this is durable leaves a stray, which the start sets aside.
+            sync_later(shard, directory);
+            remove_later(shard, renamed, delay);
+        }
         Err(error) => tracing::error!(
             core = %shard.core(),
             topic = %topic.name,
@@ -369,6 +373,22 @@ fn delete(shard: &Rc<Shard>, topic: &TopicImage, index: PartitionIndex, wakes: &
     }
 }
 
+/// Makes the names in a log directory durable, without anybody waiting for it.
+fn sync_later(shard: &Rc<Shard>, directory: &Directory) {
+    let (id, path) = (directory.id, directory.log_dir.path().to_owned());
+    let shard = shard.clone();
+    shard.rt().clone().spawn(Queue::Background, async move {
+        let opened = shard.rt().disk().open_dir(&path);
+        let Ok(directory) = opened else {
+            return;
+        };
+        if let Err(error) = shard.rt().sync(&directory).await {
+            let failures = shard.directories().failures();
+            failures.tell(id, error.to_string());
+        }
+    });
+}
+
 /// Removes a renamed directory after the delay; what is left at a stop goes at the next
 /// start.
 pub fn remove_later(shard: &Rc<Shard>, directory: PathBuf, delay_ms: i64) {
@@ -376,7 +396,7 @@ pub fn remove_later(shard: &Rc<Shard>, directory: PathBuf, delay_ms: i64) {
     let rt = shard.rt().clone();
     shard.rt().spawn(Queue::Background, async move {
         rt.sleep(delay).await;
-        if let Err(error) = rt.disk().remove_dir_all(&directory) {
+        if let Err(error) = rt.remove_dir_all(&directory).await {
             tracing::warn!(directory = %directory.display(), %error, "can't be removed");
         }
     });
@@ -392,10 +412,9 @@ pub fn unlink_later(shard: &Rc<Shard>, files: Vec<PathBuf>, delay_ms: i64) {
     shard.rt().spawn(Queue::Background, async move {
         rt.sleep(delay).await;
         for file in files {
-            if let Err(error) = rt.disk().remove_file(&file) {
+            if let Err(error) = rt.remove_file(&file).await {
                 tracing::warn!(file = %file.display(), %error, "can't be removed");
             }
-            rt.yield_now().await;
         }
     });
 }

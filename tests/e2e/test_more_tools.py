@@ -112,7 +112,7 @@ def test_broker_api_versions_in_own_process(tools, broker):
     served = {"ApiVersions", "Metadata", "Produce", "Fetch", "ListOffsets", "InitProducerId", "FindCoordinator", "JoinGroup", "SyncGroup",
               "Heartbeat", "LeaveGroup", "OffsetCommit", "OffsetFetch", "OffsetDelete", "ListGroups", "DescribeGroups", "DeleteGroups",
               "CreateTopics", "DeleteTopics", "CreatePartitions", "DeleteRecords", "DescribeConfigs", "AlterConfigs",
-              "IncrementalAlterConfigs", "DescribeCluster", "DescribeTopicPartitions", "DescribeLogDirs", "OffsetForLeaderEpoch", "DescribeQuorum"}
+              "IncrementalAlterConfigs", "DescribeCluster", "DescribeTopicPartitions", "AlterReplicaLogDirs", "DescribeLogDirs", "OffsetForLeaderEpoch", "DescribeQuorum"}
     assert served <= set(advertised)
     for name, (first, last) in advertised.items():
         valid = api(name)[0].valid

@@ -55,7 +55,7 @@ const COMPLETIONS: u32 = 4_096;
 
 /// Every operation that cores submit, as the kernel numbers and names it. Multishot accepts
 /// and receives came before deferred task work, without which no ring is set up.
-const OPERATIONS: [(u8, &str); 11] = [
+const OPERATIONS: [(u8, &str); 12] = [
     (opcode::Accept::CODE, "IORING_OP_ACCEPT"),
     (opcode::AsyncCancel::CODE, "IORING_OP_ASYNC_CANCEL"),
     (opcode::Connect::CODE, "IORING_OP_CONNECT"),
@@ -67,6 +67,7 @@ const OPERATIONS: [(u8, &str); 11] = [
     (opcode::Send::CODE, "IORING_OP_SEND"),
     (opcode::SendMsg::CODE, "IORING_OP_SENDMSG"),
     (opcode::Splice::CODE, "IORING_OP_SPLICE"),
+    (opcode::UnlinkAt::CODE, "IORING_OP_UNLINKAT"),
 ];
 
 /// Syncs (and reads and splices that wait for a disk) that the kernel does at a time for this

@@ -8,6 +8,7 @@
 //! an owner may be dropped at any time.
 
 use std::collections::VecDeque;
+use std::ffi::CString;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,6 +30,10 @@ pub(in crate::io) enum Keep {
     },
     File {
         _file: Arc<dyn File>,
+    },
+    /// Of a name's removal.
+    Path {
+        _path: CString,
     },
     /// Of a read whose bytes nobody wants.
     Fetch {
