@@ -39,6 +39,8 @@ struct World {
     held: BTreeMap<i64, Vec<u8>>,
     /// Everything below has been promised to be durable.
     promised: i64,
+    /// Flushes that went beside another one.
+    overlapped: u64,
     /// As the checkpoint file would have it.
     recovery_point: Offset,
     epoch: i32,
@@ -61,6 +63,7 @@ impl World {
             log,
             held: BTreeMap::new(),
             promised: 0,
+            overlapped: 0,
             recovery_point: Offset(0),
             epoch: 0,
             sequences: [0; 2],
@@ -176,9 +179,30 @@ impl World {
             }
             lowest = lowest.min(self.log.log_end_offset().0);
         }
+        // A second one beside it, if the records are all that there is to sync.
+        let lane = 1 + self.rng.below(3) as usize;
+        let second = self.log.take_overlapping_work(lane);
+        let mut lowest_since = self.log.log_end_offset().0;
+        if let Some(second) = &second {
+            second.sync().unwrap();
+            for _ in 0..self.rng.below(3) {
+                match self.rng.one_in(4) {
+                    true => self.truncate(),
+                    false => self.append(),
+                }
+                lowest_since = lowest_since.min(self.log.log_end_offset().0);
+            }
+            lowest = lowest.min(lowest_since);
+        }
         self.log.on_flushed(work.up_to);
         self.promised = self.promised.max(lowest);
         assert!(self.log.recovery_point().0 <= lowest);
+        if let Some(second) = second {
+            self.overlapped += 1;
+            self.log.on_flushed(second.up_to);
+            self.promised = self.promised.max(lowest_since);
+            assert!(self.log.recovery_point().0 <= lowest_since);
+        }
         self.maybe_checkpoint();
     }
 
@@ -358,13 +382,18 @@ fn power_cuts_take_only_what_was_not_synced() {
         }
         Err(_) => 0..60,
     };
+    let all = seeds.end - seeds.start > 1;
+    let mut overlapped = 0;
     for seed in seeds {
         println!("OTTLA_LOG_SEED={seed}");
         let mut world = World::new(seed);
         for _ in 0..200 {
             world.step();
         }
+        overlapped += world.overlapped;
     }
+    println!("{overlapped} flushes went beside another one");
+    assert!(!all || overlapped > 10);
 }
 
 #[test]

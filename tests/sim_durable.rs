@@ -143,6 +143,13 @@ impl<'a> Scene<'a> {
         self.begin(ApiKey::Produce, 9, request)
     }
 
+    /// The outcome of a record that is alone.
+    fn produced(&self, value: &[u8]) -> (i16, i64) {
+        let pending = self.produce(0, -1, value);
+        self.sim.run_for(Duration::from_millis(100));
+        pending.outcome()
+    }
+
     /// The error, the high watermark and the number of bytes of a fetch.
     fn fetch(&self, partition: i32, offset: i64) -> (i16, i64, usize) {
         let request = FetchRequest {
@@ -420,14 +427,46 @@ fn flush_ms_bounds_what_a_power_cut_takes() {
             for partition in 0..PARTITIONS {
                 scene.produce(partition, 1, b"x");
             }
-            // flush.ms, the look every half second, and the sync.
-            sim.run_for(Duration::from_millis(1_600));
+            // flush.ms, and the sync.
+            sim.run_for(Duration::from_millis(1_020));
             scene.cut_power(OS);
             for partition in 0..PARTITIONS {
                 assert_eq!(scene.latest(partition), 1, "seed {seed}");
             }
         });
     }
+}
+
+#[test]
+fn a_second_flush_of_a_log_goes_beside_the_first() {
+    sim::run(4, |sim| {
+        let scene = Scene::start(sim, FSYNC, &[]);
+        assert_eq!(scene.produced(b"the names are synced with it"), (0, 0));
+        sim.disk(scene.server).set_sync_delay(LONG);
+        let first = scene.produce(0, -1, b"x");
+        sim.run_for(LONG / 2);
+        let second = scene.produce(0, -1, b"y");
+        sim.run_for(LONG / 2 + Duration::from_millis(100));
+        assert_eq!(first.outcome(), (0, 1));
+        assert!(second.is_open());
+        sim.run_for(LONG / 2);
+        assert_eq!(second.outcome(), (0, 2));
+    });
+}
+
+#[test]
+fn without_a_descriptor_a_flush_waits_and_the_directory_stays_online() {
+    sim::run(5, |sim| {
+        let scene = Scene::start(sim, FSYNC, &[]);
+        let disk = sim.disk(scene.server);
+        disk.break_down("/data/t-0", Fails::Descriptors);
+        let waiting = scene.produce(0, -1, b"x");
+        sim.run_for(LONG);
+        assert!(waiting.is_open());
+        disk.mend();
+        sim.run_for(Duration::from_millis(200));
+        assert_eq!(waiting.outcome(), (0, 0));
+    });
 }
 
 #[test]

@@ -340,3 +340,26 @@ async fn join<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
     .await;
     outputs.into_iter().flatten().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flushes_count_in_the_order_in_which_they_began() {
+        let mut flights = Flights::default();
+        for (lane, up_to) in [(0, 10), (1, 20), (2, 30)] {
+            assert_eq!(flights.free_lane(), Some(lane));
+            flights.begin(lane, Offset(up_to));
+        }
+        flights.end(1, Ok(()));
+        flights.end(2, Err("later".to_owned()));
+        // Nothing counts while the first may still fail.
+        assert_eq!(flights.land(), None);
+        flights.end(0, Ok(()));
+        assert_eq!(flights.land(), Some(Ok(Offset(10))));
+        assert_eq!(flights.land(), Some(Ok(Offset(20))));
+        assert_eq!(flights.land(), Some(Err("later".to_owned())));
+        assert!(flights.is_empty());
+    }
+}

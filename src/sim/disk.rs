@@ -640,7 +640,10 @@ impl Disk for SimDisk {
     }
 
     fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        self.0.state().require_dir(path)?;
+        let state = self.0.state();
+        state.require_dir(path)?;
+        state.check(path, Fails::Descriptors)?;
+        drop(state);
         Ok(SimFile::open(self, path, Node::Dir, false, false))
     }
 

@@ -1,5 +1,5 @@
-//! What a simulated disk refuses: reads, writes or syncs below a path, with `EIO`, and syncs
-//! that take longer. Set by tests; `sim::disk` asks before each operation.
+//! What a simulated disk refuses: reads, writes or syncs below a path, with `EIO`, directories
+//! to be opened, with `EMFILE`, and syncs that take longer. Set by tests; `sim::disk` asks before each operation.
 
 use std::io;
 use std::ops::Range;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{SimDisk, State, eio};
 
-/// What fails, with `EIO`, on files and directories below a path.
+/// What fails on files and directories below a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     pub path: PathBuf,
@@ -23,6 +23,8 @@ pub enum Fails {
     Writes,
     /// Every sync, which also loses what it covered.
     Syncs,
+    /// Opening a directory: too many files are open.
+    Descriptors,
 }
 
 impl SimDisk {
@@ -59,6 +61,10 @@ impl State {
                     (what, asked) => what == asked,
                 }
         });
-        if hit { Err(eio()) } else { Ok(()) }
+        match hit {
+            true if asked == Fails::Descriptors => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+            true => Err(eio()),
+            false => Ok(()),
+        }
     }
 }
