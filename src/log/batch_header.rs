@@ -54,6 +54,9 @@ pub enum HeaderError {
     BadMagic(i8),
     #[error("negative offset or offset delta")]
     BadOffset,
+    /// Found by those who walk from batch to batch.
+    #[error("offsets don't grow")]
+    OffsetFalls,
 }
 
 impl BatchHeader {

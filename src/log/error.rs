@@ -41,6 +41,13 @@ pub enum LogError {
         found: Uuid,
         expected: Uuid,
     },
+    /// Told once in full when it was found.
+    #[error("{path}: the records from offset {offset} up to {next_offset} are damaged")]
+    Corrupt {
+        path: PathBuf,
+        offset: Offset,
+        next_offset: Offset,
+    },
     /// An earlier call failed.
     #[error("log {path} is offline after an earlier error")]
     Offline { path: PathBuf },
@@ -88,6 +95,8 @@ impl LogError {
     pub fn error_code(&self) -> ErrorCode {
         match self {
             Self::InconsistentTopicId { .. } => ErrorCode::INCONSISTENT_TOPIC_ID,
+            // Consumers tell the application, which may seek beyond it (see `verify`).
+            Self::Corrupt { .. } => ErrorCode::CORRUPT_MESSAGE,
             _ => ErrorCode::KAFKA_STORAGE_ERROR,
         }
     }

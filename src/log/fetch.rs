@@ -6,10 +6,13 @@ use std::io;
 use bytes::BytesMut;
 use smallvec::SmallVec;
 
+use super::damage::{Before, Damage};
 use super::error::{LogError, ReadError};
+use super::leader_epoch::LeaderEpochCache;
 use super::log::{Log, LogPosition};
 use super::scan::Located;
 use super::segment::Segment;
+use super::time_index::TimestampOffset;
 use super::txn_index::AbortedTxn;
 use crate::base::{LeaderEpoch, Millis, Offset};
 use crate::io::Chunk;
@@ -78,12 +81,23 @@ impl Log {
                 |log, len| log.tail.chunks(&found, len),
             ));
         }
-        let Some((index, located)) = self.locate(offset)? else {
-            return Ok(self.empty_read(self.end_position()));
+        let wanted = u32::try_from(max_bytes).unwrap_or(u32::MAX);
+        let (index, located, start, limit) = loop {
+            let Some((index, located, before)) = self.locate(offset)? else {
+                return Ok(self.empty_read(self.end_position()));
+            };
+            let start = position_in(&self.segments[index], &located);
+            let limit = self.position_limit(&start, upper)?;
+            let segment = &self.segments[index];
+            match segment.check_from(&located, before, &self.epochs, wanted, limit) {
+                Ok(limit) => break (index, located, start, limit),
+                // Damage that was found just now may not be where the offset is.
+                Err(LogError::Corrupt { .. })
+                    if segment.is_damaged(located.position)
+                        && segment.damage_at(offset).is_none() => {}
+                Err(error) => return Err(self.bound_damage(index, offset, error).into()),
+            }
         };
-        let segment = &self.segments[index];
-        let start = position_in(segment, &located);
-        let limit = self.position_limit(&start, upper)?;
         let size = located.header.size;
         let file = self.segments[index].file().clone();
         Ok(
@@ -128,10 +142,16 @@ impl Log {
                 position: found.position,
             });
         }
-        Ok(match self.locate(offset)? {
-            Some((index, located)) => position_in(&self.segments[index], &located),
-            None => self.end_position(),
-        })
+        let Some(first) = self.segment_at(offset) else {
+            return Ok(self.end_position());
+        };
+        for segment in self.segments.range(first..) {
+            // A bound may lie in what is damaged.
+            if let Some((located, _)) = segment.locate_whole(&*self.disk, offset)? {
+                return Ok(position_in(segment, &located));
+            }
+        }
+        Ok(self.end_position())
     }
 
     /// The first record at or after the log start offset with this timestamp or a later
@@ -141,7 +161,7 @@ impl Log {
         timestamp: Millis,
     ) -> Result<Option<FoundTimestamp>, LogError> {
         for segment in &self.segments {
-            if segment.largest_timestamp()? >= timestamp {
+            if segment.largest_timestamp(&*self.disk)? >= timestamp {
                 return self.find_timestamp(segment, timestamp);
             }
         }
@@ -151,26 +171,25 @@ impl Log {
     /// The first record with the largest timestamp of the log (KIP-734). `None` where no
     /// record has a timestamp.
     pub fn max_timestamp(&self) -> Result<Option<FoundTimestamp>, LogError> {
-        // Of equal ones the first segment, as `max_by_key` would give the last.
-        let Some(segment) = self
-            .segments
-            .iter()
-            .rev()
-            .max_by_key(|s| s.max_timestamp().timestamp)
-        else {
+        // Of equal ones the first segment.
+        let mut largest: Option<(&Segment, TimestampOffset)> = None;
+        for segment in self.segments.iter().rev() {
+            let max = segment.max_timestamp(&*self.disk)?;
+            if largest.is_none_or(|(_, other)| max.timestamp >= other.timestamp) {
+                largest = Some((segment, max));
+            }
+        }
+        let Some((segment, max)) = largest else {
             return Ok(None);
         };
-        let max = segment.max_timestamp();
-        let indexed = segment.offset_index.lookup(&*self.disk, max.offset);
-        let from = indexed.map_err(LogError::io("searching", segment.path()))?;
-        let mut scan = segment.headers_from(from.position);
-        let reading = "reading timestamps of";
-        while let Some(located) = scan
-            .next_valid()
-            .map_err(LogError::io(reading, segment.path()))?
-        {
-            if located.header.max_timestamp == max.timestamp {
-                return find_in_batch(segment, &located, |batch| {
+        let reading = || LogError::io("reading timestamps of", segment.path());
+        let scan = segment.scan_for(&*self.disk, max.offset);
+        let mut scan = scan.map_err(reading())?;
+        while segment.next_batch(&mut scan).map_err(reading())?.is_some() {
+            if let Some((located, before)) = scan.last()
+                && located.header.max_timestamp == max.timestamp
+            {
+                return find_in_batch(segment, &located, before, &self.epochs, |batch| {
                     record::offset_of_max_timestamp(batch)
                 });
             }
@@ -217,14 +236,34 @@ impl Log {
         })
     }
 
+    /// An error that tells of damage up to a segment's end, with the offset where that is.
+    fn bound_damage(&self, index: usize, offset: Offset, error: LogError) -> LogError {
+        let segment = &self.segments[index];
+        let (LogError::Corrupt { .. }, Some(damage)) = (&error, segment.damaged_end()) else {
+            return error;
+        };
+        let next = self.segments.get(index + 1).map(Segment::base_offset);
+        let end = next.unwrap_or(self.log_end_offset);
+        if damage.next_offset <= end {
+            return error;
+        }
+        segment.note_damage(Damage {
+            next_offset: end.max(damage.first_offset),
+            ..damage
+        });
+        segment.corrupt(offset)
+    }
+
     /// The segment and the batch that contains `offset`, or the first batch after it.
-    fn locate(&self, offset: Offset) -> Result<Option<(usize, Located)>, LogError> {
+    fn locate(&self, offset: Offset) -> Result<Option<(usize, Located, Before)>, LogError> {
         let Some(first) = self.segment_at(offset) else {
             return Ok(None);
         };
         for index in first..self.segments.len() {
-            if let Some(located) = self.segments[index].locate(&*self.disk, offset)? {
-                return Ok(Some((index, located)));
+            let found = self.segments[index].locate(&*self.disk, offset);
+            let found = found.map_err(|error| self.bound_damage(index, offset, error))?;
+            if let Some((located, before)) = found {
+                return Ok(Some((index, located, before)));
             }
         }
         Ok(None)
@@ -292,22 +331,17 @@ impl Log {
         timestamp: Millis,
     ) -> Result<Option<FoundTimestamp>, LogError> {
         let start = self.log_start_offset;
-        let from = || -> io::Result<u32> {
-            let earlier = segment.time_index.lookup(&*self.disk, timestamp)?;
-            let from = earlier.offset.max(start);
-            Ok(segment.offset_index.lookup(&*self.disk, from)?.position)
-        };
-        let from = from().map_err(LogError::io("searching", segment.path()))?;
-        let mut scan = segment.headers_from(from);
-        while let Some(located) = scan
-            .next_valid()
-            .map_err(LogError::io("reading timestamps of", segment.path()))?
-        {
+        let reading = || LogError::io("reading timestamps of", segment.path());
+        let mut scan = segment.scan_for_timestamp(&*self.disk, timestamp, start)?;
+        while segment.next_batch(&mut scan).map_err(reading())?.is_some() {
+            let Some((located, before)) = scan.last() else {
+                break;
+            };
             let header = &located.header;
             if header.max_timestamp < timestamp || header.last_offset() < start {
                 continue;
             }
-            let found = find_in_batch(segment, &located, |batch| {
+            let found = find_in_batch(segment, &located, before, &self.epochs, |batch| {
                 record::first_at_or_after(batch, timestamp, start)
             })?;
             if found.is_some() {
@@ -330,6 +364,8 @@ fn position_in(segment: &Segment, located: &Located) -> LogPosition {
 fn find_in_batch(
     segment: &Segment,
     located: &Located,
+    before: Before,
+    epochs: &LeaderEpochCache,
     search: impl FnOnce(
         &BatchView<'_>,
     ) -> Result<Option<record::search::TimestampOffset>, record::RecordsError>,
@@ -338,6 +374,7 @@ fn find_in_batch(
         let error = io::Error::new(io::ErrorKind::InvalidData, reason);
         LogError::io("reading records of", segment.path())(error)
     };
+    segment.check_from(located, before, epochs, located.header.size, segment.size())?;
     let bytes = segment.read_batch(located)?;
     let batch = BatchView::parse(&bytes).map_err(|error| corrupt(error.to_string()))?;
     let found = search(&batch).map_err(|error| corrupt(error.to_string()))?;

@@ -176,6 +176,16 @@ impl Log {
         Ok(deleted)
     }
 
+    /// Reads what [`Log::delete_old_segments`] will ask of old segments, which then waits for
+    /// no disk ([`crate::io::Rt::without_waiting`]).
+    pub fn look_at_old_segments(&self, now_ms: Millis) {
+        let high_watermark = self.log_end_offset;
+        if self.config.cleanup_delete {
+            let counted = self.count_deletable(DeletionReason::RetentionMs, now_ms, high_watermark);
+            tracing::trace!(?counted, "looked at old segments");
+        }
+    }
+
     fn count_deletable(
         &self,
         reason: DeletionReason,
@@ -204,7 +214,8 @@ impl Log {
                 }
                 DeletionReason::RetentionMs => {
                     let limit = self.config.retention_ms;
-                    limit >= 0 && now_ms.saturating_sub(segment.largest_timestamp()?) > limit
+                    limit >= 0
+                        && now_ms.saturating_sub(segment.largest_timestamp(&*self.disk)?) > limit
                 }
             };
             if !is_due {
@@ -299,7 +310,7 @@ impl Log {
         let active = self.active_mut();
         let cut = active.truncate_to(&*disk, offset, now_ms)?;
         // A hole before `offset` stays, but a batch that has it goes as a whole.
-        let end = cut.map_or(offset, |cut| cut.base_offset.min(offset));
+        let end = cut.map_or(offset, |cut| cut.min(offset));
         self.log_end_offset = end.max(self.log_start_offset.min(offset));
         self.log_start_offset = self.log_start_offset.min(offset);
         self.recovery_point = self.recovery_point.min(self.log_end_offset);

@@ -147,7 +147,14 @@ impl LogDir {
         which: Checkpoint,
     ) -> Result<Offsets, LogDirError> {
         let path = self.path.join(which.file_name());
-        Ok(checkpoint::read_offsets(disk, &path)?)
+        match checkpoint::read_offsets(disk, &path) {
+            // As Kafka: without it recovery begins at 0, and logs at their first segment.
+            Err(error @ CheckpointError::Malformed { .. }) => {
+                tracing::error!(%error, "damaged checkpoint: not used");
+                Ok(Offsets::new())
+            }
+            read => Ok(read?),
+        }
     }
 
     pub fn write_checkpoint(

@@ -94,6 +94,9 @@ impl Protection {
     pub(super) fn on_truncated(&mut self, end: Offset) {
         self.prepared = None;
         self.settled = self.settled.min(end);
+        if self.settled == end {
+            self.settled_bytes = self.appended_bytes;
+        }
         self.given = self.given.map(|given| given.min(end));
     }
 

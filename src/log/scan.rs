@@ -6,6 +6,8 @@
 use std::io;
 
 use super::batch_header::{BatchHeader, HEADER_LEN, HeaderError};
+use super::damage::Before;
+use crate::base::Offset;
 use crate::io::disk::File;
 
 const HEADER_SCAN_BYTES: usize = 4 * 1024;
@@ -23,6 +25,9 @@ pub struct HeaderScan<'f> {
     file: &'f dyn File,
     position: u64,
     end: u64,
+    before: Before,
+    /// The batch that was returned last, and what was before it.
+    last: Option<(Located, Before)>,
     buffer: [u8; HEADER_SCAN_BYTES],
     buffer_position: u64,
     buffered: usize,
@@ -35,10 +40,51 @@ impl<'f> HeaderScan<'f> {
             file,
             position,
             end,
+            before: Before::at(Offset(0)),
+            last: None,
             buffer: [0; HEADER_SCAN_BYTES],
             buffer_position: 0,
             buffered: 0,
         }
+    }
+
+    /// The first batch may not begin below `offset`.
+    pub fn expecting(self, offset: Offset) -> Self {
+        HeaderScan {
+            before: Before::at(offset),
+            ..self
+        }
+    }
+
+    /// Where the next batch starts.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The least offset that the next batch can have.
+    pub fn next_offset(&self) -> Offset {
+        self.before.next_offset
+    }
+
+    /// The batch that was returned last, and what was before it.
+    pub fn last(&self) -> Option<(Located, Before)> {
+        self.last
+    }
+
+    /// The header at the position, if one can be read there.
+    pub fn peek(&mut self) -> io::Result<Option<BatchHeader>> {
+        if self.end.saturating_sub(self.position) < HEADER_LEN as u64 {
+            return Ok(None);
+        }
+        let at = self.fill()?;
+        Ok(BatchHeader::parse(&self.buffer[at..self.buffered]).ok())
+    }
+
+    /// Goes on at `position`, where a batch starts, not below `offset`.
+    pub fn pass_over(&mut self, position: u64, offset: Offset) {
+        self.position = position;
+        self.before = Before::at(offset);
+        self.last = None;
     }
 
     /// `Ok(None)` at the end.
@@ -56,9 +102,15 @@ impl<'f> HeaderScan<'f> {
             Ok(_) => return Ok(Some(Err(HeaderError::Truncated))),
             Err(error) => return Ok(Some(Err(error))),
         };
+        if header.base_offset < self.before.next_offset {
+            return Ok(Some(Err(HeaderError::OffsetFalls)));
+        }
         let position = self.position;
+        let located = Located { position, header };
+        self.last = Some((located, self.before));
+        self.before = Before::after(&header);
         self.position += u64::from(header.size);
-        Ok(Some(Ok(Located { position, header })))
+        Ok(Some(Ok(located)))
     }
 
     /// Like [`Self::next`], where bytes that are no batch are an error of the file.
@@ -152,6 +204,37 @@ impl<'f> BatchScan<'f> {
         self.start += size;
         self.position += size as u64;
         Ok(Some(Ok((located, &self.buffer[from..from + size]))))
+    }
+
+    /// Goes on at `position`, where a batch starts.
+    pub fn pass_over(&mut self, position: u64) {
+        self.start = 0;
+        self.filled = 0;
+        self.position = position;
+    }
+
+    /// The header at the position, if one can be read there.
+    pub fn peek(&mut self) -> io::Result<Option<BatchHeader>> {
+        if self.end.saturating_sub(self.position) < HEADER_LEN as u64 {
+            return Ok(None);
+        }
+        self.fill(HEADER_LEN)?;
+        Ok(BatchHeader::parse(&self.buffer[self.start..self.filled]).ok())
+    }
+
+    /// The header after the next batch, if both can be read.
+    pub fn peek_after(&mut self) -> io::Result<Option<BatchHeader>> {
+        let left = self.end.saturating_sub(self.position);
+        let Some(header) = self.peek()? else {
+            return Ok(None);
+        };
+        let both = u64::from(header.size) + HEADER_LEN as u64;
+        if both > left {
+            return Ok(None);
+        }
+        self.fill(both as usize)?;
+        let after = self.start + header.size as usize;
+        Ok(BatchHeader::parse(&self.buffer[after..self.filled]).ok())
     }
 
     /// Has `len` bytes from `position` in the buffer; they lie before `end`.

@@ -7,17 +7,20 @@
 //! beyond the base offset and fit an index entry; the indexes tell of no batch that isn't
 //! in the file.
 
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::batch_header::BatchHeader;
+use super::damage::{Before, Damage, Fault};
 use super::error::LogError;
 use super::names;
 use super::offset_index::{OffsetIndex, OffsetPosition, relative_offset};
 use super::scan::{HeaderScan, Located};
 use super::time_index::{TimeIndex, TimestampOffset};
 use super::txn_index::TxnIndex;
+use super::verify::Checked;
 use crate::base::{Millis, Offset};
 use crate::io::disk::{Disk, File, OpenMode};
 
@@ -36,13 +39,16 @@ pub struct Segment {
     pub(super) time_index: TimeIndex,
     pub(super) txn_index: TxnIndex,
     /// The largest timestamp and the last offset of the batch that has it.
-    max_timestamp: TimestampOffset,
+    max_timestamp: Cell<TimestampOffset>,
+    /// It comes from the time index, and no batch has been asked yet.
+    is_max_indexed: Cell<bool>,
     /// Max timestamp of the first batch, from which the time to roll is counted.
     first_timestamp: Option<Millis>,
     created_ms: Millis,
     /// Subtracted from `segment.ms`, so that logs don't roll all at once.
     jitter_ms: Millis,
     bytes_since_index_entry: u32,
+    pub(super) checked: RefCell<Checked>,
 }
 
 /// When to roll.
@@ -78,14 +84,16 @@ impl Segment {
                 offset_index: OffsetIndex::create(disk, index_path, base_offset)?,
                 time_index: TimeIndex::create(disk, time_path, base_offset)?,
                 txn_index: TxnIndex::open(disk, txn_path)?,
-                max_timestamp: TimestampOffset {
+                max_timestamp: Cell::new(TimestampOffset {
                     timestamp: -1,
                     offset: base_offset,
-                },
+                }),
+                is_max_indexed: Cell::new(false),
                 first_timestamp: None,
                 created_ms: now_ms,
                 jitter_ms,
                 bytes_since_index_entry: 0,
+                checked: RefCell::default(),
                 path: path.clone(),
             })
         };
@@ -137,13 +145,15 @@ impl Segment {
             size: bytes as u32,
             offset_index,
             // A closed segment's time index ends with the largest timestamp.
-            max_timestamp: time_index.last_entry(),
+            max_timestamp: Cell::new(time_index.last_entry()),
+            is_max_indexed: Cell::new(true),
             time_index,
             txn_index,
             first_timestamp: None,
             created_ms: now_ms,
             jitter_ms,
             bytes_since_index_entry: 0,
+            checked: RefCell::new(Checked::nothing_below(bytes as u32)),
             path,
         })
     }
@@ -194,14 +204,61 @@ impl Segment {
         Ok(self.sync_handles[index].clone())
     }
 
-    pub fn max_timestamp(&self) -> TimestampOffset {
-        self.max_timestamp
+    /// The batch that it is said to be in is asked the first time.
+    pub fn max_timestamp(&self, disk: &dyn Disk) -> Result<TimestampOffset, LogError> {
+        let max = self.max_timestamp.get();
+        if self.is_max_indexed.get() {
+            let is_right = max.timestamp < 0 || self.is_time_right(disk, &max)?;
+            if !is_right {
+                self.max_timestamp.set(self.find_max_timestamp(disk, None)?);
+            }
+            self.is_max_indexed.set(false);
+        }
+        Ok(self.max_timestamp.get())
+    }
+
+    /// Where a search for a timestamp in the segment has to begin.
+    pub fn scan_for_timestamp(
+        &self,
+        disk: &dyn Disk,
+        timestamp: Millis,
+        start_offset: Offset,
+    ) -> Result<HeaderScan<'_>, LogError> {
+        let searching = || LogError::io("searching", &self.path);
+        let entry = self.time_index.lookup(disk, timestamp);
+        let entry = entry.map_err(searching())?;
+        let is_right = entry.timestamp < 0 || self.is_time_right(disk, &entry)?;
+        let from = match is_right {
+            true => entry.offset.max(start_offset),
+            false => start_offset.max(self.base_offset),
+        };
+        self.scan_for(disk, from).map_err(searching())
+    }
+
+    /// Whether the batch that an entry of the time index tells of is there.
+    fn is_time_right(&self, disk: &dyn Disk, entry: &TimestampOffset) -> Result<bool, LogError> {
+        let found = self.locate_whole(disk, entry.offset)?;
+        let is_right = found.is_some_and(|(located, _)| {
+            let header = located.header;
+            (header.last_offset(), header.max_timestamp) == (entry.offset, entry.timestamp)
+        });
+        // A batch that was lost has been told of.
+        if !is_right && self.damage_at(entry.offset).is_none() {
+            tracing::error!(
+                file = %self.path.display(),
+                timestamp = entry.timestamp,
+                offset = entry.offset.0,
+                "damaged time index: not used here"
+            );
+        }
+        Ok(is_right)
     }
 
     /// For retention: the largest timestamp, or the file's time where no record has one.
-    pub fn largest_timestamp(&self) -> Result<Millis, LogError> {
-        if self.max_timestamp.timestamp >= 0 {
-            return Ok(self.max_timestamp.timestamp);
+    pub fn largest_timestamp(&self, disk: &dyn Disk) -> Result<Millis, LogError> {
+        let max = self.max_timestamp(disk)?;
+        if max.timestamp >= 0 {
+            return Ok(max.timestamp);
         }
         self.file
             .modified_ms()
@@ -276,11 +333,15 @@ impl Segment {
         index_interval_bytes: u32,
     ) -> Result<(), LogError> {
         let last_offset = header.last_offset();
-        if header.max_timestamp > self.max_timestamp.timestamp {
-            self.max_timestamp = TimestampOffset {
+        self.checked
+            .get_mut()
+            .on_written(self.size, header.base_offset);
+        if header.max_timestamp > self.max_timestamp.get().timestamp {
+            self.max_timestamp.set(TimestampOffset {
                 timestamp: header.max_timestamp,
                 offset: last_offset,
-            };
+            });
+            self.is_max_indexed.set(false);
         }
         if self.size == 0 {
             self.first_timestamp = Some(header.max_timestamp);
@@ -289,7 +350,7 @@ impl Segment {
         if self.bytes_since_index_entry > index_interval_bytes {
             self.offset_index
                 .append(disk, last_offset, self.size)
-                .and_then(|()| self.time_index.maybe_append(disk, self.max_timestamp))
+                .and_then(|()| self.time_index.maybe_append(disk, self.max_timestamp.get()))
                 .map_err(LogError::io("indexing", &self.path))?;
             self.bytes_since_index_entry = 0;
         }
@@ -298,14 +359,31 @@ impl Segment {
         Ok(())
     }
 
-    /// The batch that contains `offset`, or the first after it.
-    pub fn locate(&self, disk: &dyn Disk, offset: Offset) -> Result<Option<Located>, LogError> {
-        let locate = || -> io::Result<Option<Located>> {
-            let from = self.offset_index.lookup(disk, offset)?.position;
-            let mut scan = self.headers_from(from);
-            while let Some(located) = scan.next_valid()? {
+    /// The batch that contains `offset`, or the first after it. An error where it may have
+    /// been in a damaged one.
+    pub fn locate(
+        &self,
+        disk: &dyn Disk,
+        offset: Offset,
+    ) -> Result<Option<(Located, Before)>, LogError> {
+        let found = self.locate_whole(disk, offset)?;
+        if self.damage_at(offset).is_some() {
+            return Err(self.corrupt(offset));
+        }
+        Ok(found)
+    }
+
+    /// The first batch that ends at or beyond `offset`, and what is before it.
+    pub fn locate_whole(
+        &self,
+        disk: &dyn Disk,
+        offset: Offset,
+    ) -> Result<Option<(Located, Before)>, LogError> {
+        let locate = || -> io::Result<Option<(Located, Before)>> {
+            let mut scan = self.scan_for(disk, offset)?;
+            while let Some(located) = self.next_batch(&mut scan)? {
                 if located.header.last_offset() >= offset {
-                    return Ok(Some(located));
+                    return Ok(scan.last());
                 }
             }
             Ok(None)
@@ -313,19 +391,64 @@ impl Segment {
         locate().map_err(LogError::io("searching", &self.path))
     }
 
-    /// Where the batch after the last one would begin.
+    /// Where the batch after the last one would begin. [`Self::damaged_end`] tells whether
+    /// there is anything after that.
     pub fn next_offset(&self, disk: &dyn Disk) -> Result<Offset, LogError> {
         let find = || -> io::Result<Offset> {
-            let last_indexed = self.offset_index.last_offset();
-            let from = self.offset_index.lookup(disk, last_indexed)?.position;
-            let mut scan = self.headers_from(from);
-            let mut next = self.base_offset;
-            while let Some(located) = scan.next_valid()? {
-                next = located.header.next_offset();
-            }
-            Ok(next)
+            let mut scan = self.scan_for(disk, self.offset_index.last_offset())?;
+            while self.next_batch(&mut scan)?.is_some() {}
+            Ok(scan.next_offset())
         };
         find().map_err(LogError::io("finding the end of", &self.path))
+    }
+
+    /// A walk from the last indexed batch up to `offset`. An entry is believed if the batch
+    /// that it tells of is there; else the walk begins at the segment's start.
+    pub fn scan_for(&self, disk: &dyn Disk, offset: Offset) -> io::Result<HeaderScan<'_>> {
+        let entry = self.offset_index.lookup(disk, offset)?;
+        if entry.position > 0 {
+            // It may be the end of a search among entries that are out of order.
+            let mut scan = self.headers_from(entry.position);
+            if let Some(header) = scan.peek()?
+                && header.last_offset() == entry.offset
+            {
+                return Ok(scan.expecting(header.base_offset));
+            }
+            tracing::error!(
+                file = %self.path.display(),
+                offset = entry.offset.0,
+                position = entry.position,
+                "damaged index: not used here"
+            );
+        }
+        Ok(self.headers_from(0).expecting(self.base_offset))
+    }
+
+    /// The log was closed at `end`. If the last batch ends elsewhere, though it would end
+    /// there if it began where the one before ends, then its offset is damaged.
+    pub(super) fn distrust_last(&self, disk: &dyn Disk, end: Offset) -> Result<bool, LogError> {
+        let distrust = || -> io::Result<bool> {
+            let mut scan = self.scan_for(disk, self.offset_index.last_offset())?;
+            while self.next_batch(&mut scan)?.is_some() {}
+            let Some((last, before)) = scan.last() else {
+                return Ok(false);
+            };
+            let begins_high = last.header.base_offset > before.next_offset;
+            let count = i64::from(last.header.last_offset_delta) + 1;
+            if !begins_high || before.next_offset + count != end {
+                return Ok(false);
+            }
+            let damage = Damage {
+                start: last.position as u32,
+                end: self.size,
+                first_offset: before.next_offset,
+                next_offset: end,
+            };
+            self.tell(&damage, Fault::OffsetTooHigh);
+            self.note_damage(damage);
+            Ok(true)
+        };
+        distrust().map_err(LogError::io("finding the end of", &self.path))
     }
 
     pub fn headers_from(&self, position: u32) -> HeaderScan<'_> {
@@ -346,7 +469,8 @@ impl Segment {
     pub fn write_out_indexes(&mut self, disk: &dyn Disk) -> Result<(), LogError> {
         let mut write_out = || -> io::Result<()> {
             if self.size > 0 {
-                self.time_index.maybe_append(disk, self.max_timestamp)?;
+                self.time_index
+                    .maybe_append(disk, self.max_timestamp.get())?;
             }
             self.offset_index.write_out(disk)?;
             self.time_index.write_out(disk)?;
@@ -371,19 +495,22 @@ impl Segment {
         seal().map_err(LogError::io("sealing", &self.path))
     }
 
-    /// Cuts off the batch that contains `offset`, or the first after it, and what follows;
-    /// returns that batch's header. Synced before it returns: what is appended in their
-    /// place must never stand beside them after a power cut.
+    /// Cuts off the batch or damage that contains `offset`, or the first batch after it, and
+    /// what follows; returns the offset that this begins at. Synced before it returns: what is
+    /// appended in their place must never stand beside them after a power cut.
     pub fn truncate_to(
         &mut self,
         disk: &dyn Disk,
         offset: Offset,
         now_ms: Millis,
-    ) -> Result<Option<BatchHeader>, LogError> {
-        let Some(located) = self.locate(disk, offset)? else {
-            return Ok(None);
+    ) -> Result<Option<Offset>, LogError> {
+        let found = self.locate_whole(disk, offset)?;
+        let (position, base_offset) = match (self.damage_at(offset), found) {
+            (Some(damage), _) => (u64::from(damage.start), damage.first_offset),
+            (None, Some((located, _))) => (located.position, located.header.base_offset),
+            (None, None) => return Ok(None),
         };
-        let size = located.position as u32;
+        let size = position as u32;
         let mut truncate = || -> io::Result<()> {
             // Indexes first: they never tell of what isn't there.
             self.offset_index.truncate_to(disk, offset)?;
@@ -394,13 +521,15 @@ impl Segment {
         };
         truncate().map_err(LogError::io("truncating", &self.path))?;
         self.size = size;
+        self.checked.get_mut().truncate_to(size);
         self.bytes_since_index_entry = 0;
         if size == 0 {
             self.created_ms = now_ms;
             self.first_timestamp = None;
         }
-        self.max_timestamp = self.find_max_timestamp(disk)?;
-        Ok(Some(located.header))
+        let max = self.find_max_timestamp(disk, Some(self.time_index.last_entry()))?;
+        self.max_timestamp.set(max);
+        Ok(Some(base_offset))
     }
 
     /// Writes out what the indexes have in memory. Returns the files to be synced.
@@ -440,13 +569,15 @@ impl Segment {
             }
             self.txn_index.truncate_to(disk, offset)?;
             self.size = last.position;
+            self.checked.get_mut().from = last.position;
             self.time_index.keep_up_to(disk, last.offset)
         };
         let is_right = rewind().map_err(LogError::io("rewinding", &self.path))?;
         self.bytes_since_index_entry = 0;
         self.first_timestamp = None;
-        self.max_timestamp = self.time_index.last_entry();
+        self.max_timestamp.set(self.time_index.last_entry());
         if !is_right {
+            self.checked.get_mut().from = bytes;
             self.size = bytes;
             return Ok(None);
         }
@@ -455,8 +586,8 @@ impl Segment {
 
     /// Whether the batch that an index entry tells of is there.
     fn is_indexed_right(&self, entry: &OffsetPosition) -> io::Result<bool> {
-        let found = self.headers_from(entry.position).next()?;
-        Ok(matches!(found, Some(Ok(located)) if located.header.last_offset() == entry.offset))
+        let found = self.headers_from(entry.position).peek()?;
+        Ok(found.is_some_and(|header| header.last_offset() == entry.offset))
     }
 
     /// Empties the segment for recovery, which indexes it anew; returns the bytes that
@@ -470,15 +601,24 @@ impl Segment {
         let bytes = u64::from(self.size);
         reset().map_err(LogError::io("resetting indexes of", &self.path))?;
         self.size = 0;
+        self.checked = RefCell::default();
         self.bytes_since_index_entry = 0;
         self.first_timestamp = None;
-        self.max_timestamp = self.time_index.last_entry();
+        self.max_timestamp.set(self.time_index.last_entry());
         Ok(bytes)
+    }
+
+    /// Counts damage as there, without an entry in the index.
+    pub(super) fn keep_damage(&mut self, damage: Damage) {
+        assert!(damage.start == self.size, "what is before was counted");
+        self.size = damage.end;
+        self.note_damage(damage);
     }
 
     /// Ends recovery: cuts the file to what has been counted, and syncs that.
     pub(super) fn end_recovery(&mut self, cut: bool) -> Result<(), LogError> {
         self.bytes_since_index_entry = 0;
+        self.checked.get_mut().truncate_to(self.size);
         if !cut {
             return Ok(());
         }
@@ -520,21 +660,27 @@ impl Segment {
             return Ok(first);
         }
         let first = self
-            .headers_from(0)
-            .next_valid()
+            .next_batch(&mut self.headers_from(0).expecting(self.base_offset))
             .map_err(LogError::io("reading", &self.path))?;
         let first = first.map(|located| located.header.max_timestamp);
         self.first_timestamp = first;
         Ok(first.unwrap_or(-1))
     }
 
-    /// From the time index and the batches after its last entry.
-    fn find_max_timestamp(&self, disk: &dyn Disk) -> Result<TimestampOffset, LogError> {
+    /// From the last entry of the time index, and the batches after it; or from all.
+    fn find_max_timestamp(
+        &self,
+        disk: &dyn Disk,
+        indexed: Option<TimestampOffset>,
+    ) -> Result<TimestampOffset, LogError> {
         let find = || -> io::Result<TimestampOffset> {
-            let mut max = self.time_index.last_entry();
-            let from = self.offset_index.lookup(disk, max.offset)?.position;
-            let mut scan = self.headers_from(from);
-            while let Some(located) = scan.next_valid()? {
+            let none = TimestampOffset {
+                timestamp: -1,
+                offset: self.base_offset,
+            };
+            let mut max = indexed.unwrap_or(none);
+            let mut scan = self.scan_for(disk, max.offset)?;
+            while let Some(located) = self.next_batch(&mut scan)? {
                 if located.header.max_timestamp > max.timestamp {
                     max = TimestampOffset {
                         timestamp: located.header.max_timestamp,

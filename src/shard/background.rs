@@ -41,6 +41,7 @@ pub fn start(shard: &Rc<Shard>) {
     every(shard, delay, retention, async |shard: &Rc<Shard>| {
         let budget = shard.rt().budget();
         for id in ids(shard).iter().copied() {
+            look_at_old_segments(shard, id).await;
             while retain(shard, id) {
                 shard.rt().yield_now().await;
             }
@@ -98,6 +99,16 @@ fn every(
 
 fn millis(ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(ms).unwrap_or(0).max(1))
+}
+
+/// Has what retention asks of old segments in memory.
+async fn look_at_old_segments(shard: &Rc<Shard>, id: TopicIdPartition) {
+    let Some(partition) = shard.partition(id) else {
+        return;
+    };
+    let now_ms = shard.rt().wall_ms();
+    let look = || partition.borrow().log().look_at_old_segments(now_ms);
+    shard.rt().without_waiting(look).await;
 }
 
 /// Deletes some segments past retention, whose files go after the delay. False when there are

@@ -22,6 +22,7 @@ pub mod load;
 pub mod messages;
 pub mod metrics;
 pub mod mover;
+pub mod opening;
 pub mod operation;
 pub mod pace;
 mod partition;
@@ -131,6 +132,7 @@ pub struct Shard {
     operations: Operations<LongReply>,
     sessions: RefCell<Sessions>,
     coordinators: RefCell<BTreeMap<PartitionIndex, Led>>,
+    opening: opening::Opening,
     /// Held while an image is being applied.
     applying: Lock,
     producer_ids: producer_ids::Block,
@@ -165,6 +167,7 @@ impl Shard {
             ids: RefCell::default(),
             operations: Operations::new(core),
             coordinators: RefCell::default(),
+            opening: opening::Opening::default(),
             applying: Lock::default(),
             producer_ids: producer_ids::Block::default(),
             limits: limits::Limits::new(&node, core),

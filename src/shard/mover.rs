@@ -37,7 +37,7 @@ use crate::io::Rt;
 use crate::io::disk::{File, OpenMode};
 use crate::log::manager::MOVED_HERE;
 use crate::log::names::{self, DirKind};
-use crate::log::{AppendError, FlushScope, FlushWork, Log, OpenParams, TailPool};
+use crate::log::{AppendError, FlushScope, FlushWork, Log, OpenParams, Progress, TailPool, Within};
 
 /// Copied at a time, within the budget of a core.
 const STEP_BYTES: usize = 64 << 10;
@@ -330,7 +330,12 @@ impl Mover<'_> {
         };
         let budget = rt.budget();
         let now_ms = rt.wall_ms();
-        let opened = Log::open_within(&budget, rt.disk(), dir, config, &params, pool, now_ms);
+        let within = Within {
+            budget: &budget,
+            // Nobody waits for a copy to be opened.
+            progress: &Progress::default(),
+        };
+        let opened = Log::open_within(within, rt.disk(), dir, config, &params, pool, now_ms);
         Ok(opened.await?.0)
     }
 

@@ -33,7 +33,7 @@ use crate::base::{
     BrokerId, ErrorCode, LeaderEpoch, Millis, Nanos, Offset, TopicIdPartition, Uuid,
 };
 use crate::config::TopicConfig;
-use crate::log::{AppendInfo, AppendOrigin, FoundTimestamp, Log, ReadError};
+use crate::log::{AppendInfo, AppendOrigin, FoundTimestamp, Log, LogError, ReadError};
 use crate::purgatory::watch::{Condition, Progress, Watchers};
 use crate::record::batch::Batches;
 use crate::record::validate::{Rejected, Validated, Validation, ValidationRules, validate_shape};
@@ -424,15 +424,32 @@ impl Partition {
     }
 
     /// Whole batches from `from` on, for a coordinator that loads: about `max_bytes`, but
-    /// at least one batch unless the log ends there.
+    /// at least one batch unless the log ends there. Damage is told and passed over: without
+    /// a few records its groups are served, without the rest none would be.
     pub fn read_whole_batches(
         &mut self,
         from: Offset,
         max_bytes: usize,
     ) -> Result<Bytes, ReadError> {
         let upper = self.log.log_end_offset();
-        let from = from.max(self.log.log_start_offset());
-        let mut bytes = self.log.read_bytes(from, max_bytes, upper)?;
+        let mut from = from.max(self.log.log_start_offset());
+        let mut bytes = loop {
+            match self.log.read_bytes(from, max_bytes, upper) {
+                Err(ReadError::Log(LogError::Corrupt { next_offset, .. }))
+                    if next_offset > from =>
+                {
+                    tracing::error!(
+                        topic = %self.topic,
+                        partition = %self.id.partition,
+                        offset = %from,
+                        %next_offset,
+                        "records can't be read: the coordinator goes on without them"
+                    );
+                    from = next_offset;
+                }
+                read => break read?,
+            }
+        };
         let mut whole = Batches::new(&bytes);
         while let Some(Ok(_)) = whole.next() {}
         let end = whole.position();

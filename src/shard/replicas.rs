@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::coordinators::{Led, OffsetsLog};
 use super::messages::{PartitionCheckpoint, Published};
+use super::opening::Opening;
 use super::partition::{Partition, Wakes};
 use super::topic_rules::log_config;
 use super::{Directory, Shard, flush};
@@ -24,7 +25,7 @@ use crate::coordinator::runtime::GroupCoordinator;
 use crate::io::{Budget, Queue};
 use crate::log::checkpoint::Offsets;
 use crate::log::names::{self, DirKind};
-use crate::log::{Log, LogError, OpenParams};
+use crate::log::{Log, LogError, OpenParams, Within};
 use crate::metadata::{
     ConfigResourceType, LocalReplica, MetadataImage, PartitionImage, TopicImage,
 };
@@ -41,6 +42,11 @@ pub async fn apply(shard: &Rc<Shard>, published: Arc<Published>) {
     };
     let replicas = || local.leaders.iter().chain(&local.followers).filter(is_mine);
     let budget = shard.rt().budget();
+    let is_new = |r: &&LocalReplica| shard.partition(key(&r.topic, r.index)).is_none();
+    let new = replicas().filter(is_new).count();
+    if new > 0 {
+        Opening::begin(shard, new);
+    }
     let mut opened = Vec::new();
     for replica in replicas() {
         if shard
@@ -48,8 +54,12 @@ pub async fn apply(shard: &Rc<Shard>, published: Arc<Published>) {
             .is_none()
         {
             opened.extend(open_or_tell(shard, &published, replica, &budget).await);
+            shard.opening.on_opened();
             budget.breathe().await;
         }
+    }
+    if new > 0 {
+        shard.opening.end();
     }
     flush::settle(shard, &mut opened).await;
     // From here on nothing is awaited.
@@ -276,7 +286,10 @@ async fn open(
     let config = Arc::new(topic_config(shard, image, name));
     let path = directory.log_dir.partition_path(name, index);
     let opened = Log::open_within(
-        budget,
+        Within {
+            budget,
+            progress: &shard.opening.progress,
+        },
         shard.rt().disk(),
         &path,
         log_config(&config),

@@ -47,7 +47,7 @@ const IN_FLIGHT_MAX: usize = 3;
 
 /// Whether a batch that was torn before anybody was told of it is kept as damage if whole
 /// ones follow it: reading it is refused, and its producer can't go on.
-pub const TORN_IS_DAMAGE: bool = false;
+pub const TORN_IS_DAMAGE: bool = true;
 
 /// What the clients share.
 #[derive(Clone)]

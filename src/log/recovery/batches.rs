@@ -1,5 +1,5 @@
 //! Step 3 of opening a log: the batches of a segment are read, checked and taken in, one
-//! after the other, up to the first that isn't whole and valid.
+//! after the other. What isn't whole and valid is passed over where a valid batch follows.
 //!
 //! Called by [`super`] only, for a segment that was emptied or rewound.
 
@@ -9,50 +9,127 @@ use super::Pace;
 use crate::base::{LeaderEpoch, Offset};
 use crate::io::disk::{Disk, File};
 use crate::log::append::parse_marker;
-use crate::log::batch_header::{BatchHeader, HeaderError};
+use crate::log::batch_header::{HEADER_LEN, HeaderError};
+use crate::log::damage::{Before, Fault, Search, Step, find_fault};
 use crate::log::error::LogError;
 use crate::log::leader_epoch::LeaderEpochCache;
-use crate::log::offset_index::relative_offset;
 use crate::log::producer_state::ProducerStates;
 use crate::log::scan::BatchScan;
 use crate::log::segment::Segment;
-use crate::record::BatchView;
+use crate::log::verify::damage;
 
 /// What a segment held.
 pub struct Recovered {
     pub read_bytes: u64,
-    pub truncated_bytes: u64,
-    pub reason: Option<String>,
+    /// Damage that is followed by a valid batch, and so was kept.
+    pub damaged: usize,
+    /// Where the batches end, if the file goes on: nothing valid follows in this segment.
+    pub invalid: Option<Invalid>,
     pub epochs_changed: bool,
 }
 
-/// Reads the `bytes` of the file from the segment's size on. Producers have been brought to
-/// an offset at or beyond that; what lies before it is in them, and in the index of
-/// transactions.
+/// The first of the bytes that are no batch, with none after it.
+#[derive(Clone, Copy, Debug)]
+pub struct Invalid {
+    pub position: u64,
+    pub next_offset: Offset,
+    pub fault: Fault,
+}
+
+/// How a segment is to be read.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading {
+    /// In the file.
+    pub bytes: u64,
+    pub index_interval_bytes: u32,
+    /// Damage that ends up to there has been deleted, and isn't told any more.
+    pub log_start_offset: Offset,
+}
+
+/// Reads the batches from the segment's size on, up to the end of the file.
+/// Producers have been brought to an offset at or beyond that; what lies before it is in
+/// them, and in the index of transactions.
 pub async fn recover_batches(
     disk: &dyn Disk,
     segment: &mut Segment,
-    bytes: u64,
-    index_interval_bytes: u32,
+    reading: Reading,
     epochs: &mut LeaderEpochCache,
     producers: &mut ProducerStates,
     pace: Pace<'_>,
 ) -> Result<Recovered, LogError> {
     let start = u64::from(segment.size());
+    let Reading {
+        bytes,
+        index_interval_bytes,
+        log_start_offset,
+    } = reading;
     let path = segment.path().to_owned();
+    let reading = || LogError::io("recovering", &path);
     let file = segment.file().clone();
     let mut scan = BatchScan::new(&*file, start, bytes);
-    let mut next_offset = segment.base_offset();
-    let mut epochs_changed = false;
+    let mut before = Before::at(segment.base_offset());
+    if start > 0
+        && let Some(indexed) = scan.peek().map_err(reading())?
+    {
+        before = Before::at(indexed.base_offset);
+    }
+    let mut recovered = Recovered {
+        read_bytes: bytes - start,
+        damaged: 0,
+        invalid: None,
+        epochs_changed: false,
+    };
+    let progress = pace.progress();
+    if let Some(progress) = progress {
+        progress.on_found(recovered.read_bytes);
+    }
+    let mut counted = start;
     let mut last_epoch = LeaderEpoch(0);
-    let reason = loop {
+    loop {
+        pace.breathe().await;
         let position = scan.position();
-        let (header, batch) = match scan.next().map_err(LogError::io("recovering", &path))? {
-            None => break None,
-            Some(Ok((located, batch))) => (located.header, batch),
+        if let Some(progress) = progress {
+            progress.on_read(position.saturating_sub(counted));
+            counted = counted.max(position);
+        }
+        let next = scan.peek_after().map_err(reading())?;
+        let fault = match scan.next().map_err(reading())? {
+            None => break,
+            Some(Ok((located, batch))) => {
+                let header = located.header;
+                let fault = find_fault(
+                    &header,
+                    batch,
+                    segment.base_offset(),
+                    &before,
+                    next.as_ref(),
+                );
+                match fault {
+                    Some(fault) => fault,
+                    None => {
+                        before = Before::after(&header);
+                        segment.index(disk, &header, index_interval_bytes)?;
+                        if header.leader_epoch >= last_epoch {
+                            last_epoch = header.leader_epoch;
+                            recovered.epochs_changed |=
+                                epochs.reconcile(last_epoch, header.base_offset);
+                        }
+                        let marker = header.is_control().then(|| parse_marker(batch)).flatten();
+                        if header.base_offset >= producers.end_offset()
+                            && let Some(aborted) = producers.update(&header, marker)
+                        {
+                            segment
+                                .txn_index
+                                .append(disk, &aborted)
+                                .map_err(LogError::io("indexing transactions of", &path))?;
+                        }
+                        continue;
+                    }
+                }
+            }
             Some(Err(source @ HeaderError::OldMagic(_))) => {
                 let is_old = is_old_message(&*file, position, bytes);
-                if is_old.map_err(LogError::io("recovering", &path))? {
+                if is_old.map_err(reading())? {
                     // Cutting it off would destroy what a conversion could still read.
                     return Err(LogError::OldFormat {
                         path,
@@ -60,37 +137,73 @@ pub async fn recover_batches(
                         source,
                     });
                 }
-                break Some(source.to_string());
+                Fault::Header(source)
             }
-            Some(Err(error)) => break Some(error.to_string()),
+            Some(Err(error)) => Fault::Header(error),
         };
-        if let Some(reason) = find_fault(&header, batch, segment.base_offset(), next_offset) {
-            break Some(reason.to_owned());
+        let (from, to) = (position, bytes);
+        let base_offset = segment.base_offset();
+        let search = Search::new(&*file, from, to, base_offset, before.next_offset);
+        let mut search = search.map_err(reading())?;
+        let found = loop {
+            pace.breathe().await;
+            match search.step().map_err(reading())? {
+                Step::Found(position, header) => break Some((position, header)),
+                Step::NotYet => {}
+                Step::Nothing => break None,
+            }
+        };
+        let Some((resumed, header)) = found else {
+            recovered.invalid = Some(Invalid {
+                position,
+                next_offset: before.next_offset,
+                fault,
+            });
+            break;
+        };
+        let damage = damage(position, before.next_offset, found, to as u32, Offset(0));
+        if damage.next_offset > log_start_offset {
+            segment.tell(&damage, fault);
+            recovered.damaged += 1;
         }
-        segment.index(disk, &header, index_interval_bytes)?;
-        next_offset = header.next_offset();
-        if header.leader_epoch >= last_epoch {
-            last_epoch = header.leader_epoch;
-            epochs_changed |= epochs.reconcile(last_epoch, header.base_offset);
+        segment.keep_damage(damage);
+        scan.pass_over(resumed);
+        before = Before::at(header.base_offset);
+    }
+    Ok(recovered)
+}
+
+/// Whether bytes at a file's end may be a damaged batch below the recovery point, rather than
+/// a torn one beyond it: there may be a hole before the recovery point, where a truncation
+/// fell into one. Zeros were never written.
+pub fn is_below_recovery_point(
+    file: &dyn File,
+    start: u64,
+    end: u64,
+    recovery_point: Offset,
+) -> io::Result<bool> {
+    let mut head = [0; HEADER_LEN];
+    if end - start < HEADER_LEN as u64 {
+        return Ok(false);
+    }
+    file.read_exact_at(&mut head, start)?;
+    let offset = head
+        .first_chunk()
+        .map_or(0, |bytes| i64::from_be_bytes(*bytes));
+    Ok(offset < recovery_point.0 && head.iter().any(|byte| *byte != 0))
+}
+
+/// Whether a segment begins with a valid batch, not below `offset`.
+pub fn begins_validly(segment: &Segment, offset: Offset) -> io::Result<bool> {
+    let file = segment.file().clone();
+    let mut scan = BatchScan::new(&*file, 0, u64::from(segment.size()));
+    let before = Before::at(segment.base_offset().max(offset));
+    Ok(match scan.next()? {
+        Some(Ok((located, batch))) => {
+            let base_offset = segment.base_offset();
+            find_fault(&located.header, batch, base_offset, &before, None).is_none()
         }
-        let marker = header.is_control().then(|| parse_marker(batch)).flatten();
-        if header.base_offset >= producers.end_offset()
-            && let Some(aborted) = producers.update(&header, marker)
-        {
-            segment
-                .txn_index
-                .append(disk, &aborted)
-                .map_err(LogError::io("indexing transactions of", &path))?;
-        }
-        pace.breathe().await;
-    };
-    let truncated_bytes = bytes - u64::from(segment.size());
-    segment.end_recovery(truncated_bytes > 0)?;
-    Ok(Recovered {
-        read_bytes: bytes - start,
-        truncated_bytes,
-        reason,
-        epochs_changed,
+        _ => false,
     })
 }
 
@@ -107,23 +220,4 @@ fn is_old_message(file: &dyn File, position: u64, end: u64) -> io::Result<bool> 
     let mut message = vec![0; length as usize - 4];
     file.read_exact_at(&mut message, position + 16)?;
     Ok(crc_fast::crc32_iso_hdlc(&message) == u32::from_be_bytes([c0, c1, c2, c3]))
-}
-
-fn find_fault(
-    header: &BatchHeader,
-    batch: &[u8],
-    base_offset: Offset,
-    next_offset: Offset,
-) -> Option<&'static str> {
-    if header.base_offset < next_offset {
-        return Some("offsets don't grow");
-    }
-    if relative_offset(header.last_offset(), base_offset).is_none() {
-        return Some("offset is too far from the segment's start");
-    }
-    match BatchView::parse(batch) {
-        Ok(view) if view.verify_crc() => None,
-        Ok(_) => Some("CRC doesn't match"),
-        Err(_) => Some("batch is malformed"),
-    }
 }

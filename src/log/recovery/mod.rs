@@ -12,7 +12,7 @@
 //!    batch that isn't whole and valid the segment is cut, and
 //!    later segments are deleted.
 //! 4. Epochs are cut to the log's bounds; epochs found while recovering are added. Should
-//!    the epochs' file be missing or damaged after an unclean stop, all segments are
+//!    the epochs' file be damaged, or missing after an unclean stop, all segments are
 //!    recovered.
 //! 5. Producers come from the latest snapshot, brought up to the end by reading on.
 //!
@@ -22,6 +22,7 @@ mod batches;
 mod leftovers;
 mod producers;
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
@@ -30,10 +31,11 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use self::batches::recover_batches;
+use self::batches::{Invalid, Reading, begins_validly, is_below_recovery_point, recover_batches};
 use self::producers::Rebuild;
-use super::checkpoint::Durability;
+use super::checkpoint::{CheckpointError, Durability};
 use super::config::{LogConfig, OpenParams};
+use super::damage::{Damage, Fault};
 use super::error::LogError;
 use super::leader_epoch::LeaderEpochCache;
 use super::log::{Log, Unsynced, draw_jitter};
@@ -44,6 +46,7 @@ use super::producer_state::ProducerStates;
 use super::protection::Protection;
 use super::segment::Segment;
 use super::tail_cache::TailPool;
+use super::verify::damage;
 use crate::base::{Millis, Offset, Rng, Uuid};
 use crate::io::Budget;
 use crate::io::disk::{Disk, OpenMode};
@@ -55,6 +58,8 @@ pub struct RecoveryReport {
     pub recovered_segments: usize,
     /// Bytes of them that were read and checked.
     pub read_bytes: u64,
+    /// Ranges that are no whole and valid batches and were kept: reads of them are refused.
+    pub damaged: usize,
     /// Bytes cut off because they were no whole and valid batch.
     pub truncated_bytes: u64,
     /// Segments deleted because one before them had to be cut, or the log starts beyond.
@@ -89,7 +94,7 @@ impl Log {
     /// As [`Log::open`], letting others in whenever the budget is spent. If the future is
     /// dropped, the log is to be opened as after an unclean stop.
     pub async fn open_within(
-        budget: &Budget,
+        within: Within<'_>,
         disk: Rc<dyn Disk>,
         dir: &Path,
         config: LogConfig,
@@ -97,7 +102,7 @@ impl Log {
         tail_pool: &TailPool,
         now_ms: Millis,
     ) -> Result<(Log, RecoveryReport), LogError> {
-        let pace = Pace::Within(budget);
+        let pace = Pace::Within(within);
         Log::load(disk, dir, config, params, tail_pool, now_ms, pace).await
     }
 
@@ -164,20 +169,61 @@ pub(super) fn rebuild_producers(log: &mut Log, now_ms: Millis) -> Result<(), Log
     ))
 }
 
+/// How far recovery is, for those who wait for it: over all logs that share it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// In the segments that were begun.
+    found_bytes: Cell<u64>,
+    read_bytes: Cell<u64>,
+}
+
+impl Progress {
+    pub fn read_bytes(&self) -> u64 {
+        self.read_bytes.get()
+    }
+
+    /// Bytes that are known to be left to read.
+    pub fn left_bytes(&self) -> u64 {
+        self.found_bytes.get().saturating_sub(self.read_bytes.get())
+    }
+
+    fn on_found(&self, bytes: u64) {
+        self.found_bytes.set(self.found_bytes.get() + bytes);
+    }
+
+    fn on_read(&self, bytes: u64) {
+        self.read_bytes.set(self.read_bytes.get() + bytes);
+    }
+}
+
+/// For opening a log beside other work: when to let others in, and whom to tell.
+#[derive(Clone, Copy)]
+pub struct Within<'a> {
+    pub budget: &'a Budget,
+    pub progress: &'a Progress,
+}
+
 /// How a log is read.
 #[derive(Clone, Copy)]
 enum Pace<'a> {
     /// In one go.
     Whole,
     /// Letting others in.
-    Within(&'a Budget),
+    Within(Within<'a>),
 }
 
 impl Pace<'_> {
     async fn breathe(self) {
         match self {
             Pace::Whole => {}
-            Pace::Within(budget) => budget.breathe().await,
+            Pace::Within(within) => within.budget.breathe().await,
+        }
+    }
+
+    fn progress(&self) -> Option<&Progress> {
+        match self {
+            Pace::Whole => None,
+            Pace::Within(within) => Some(within.progress),
         }
     }
 }
@@ -197,6 +243,8 @@ struct Loader<'a> {
     params: &'a OpenParams,
     now_ms: Millis,
     pace: Pace<'a>,
+    /// The stop was clean, and what tells of the log can be read.
+    clean: bool,
     rng: Rng,
     topic_id: Option<Uuid>,
     segments: VecDeque<Segment>,
@@ -206,6 +254,8 @@ struct Loader<'a> {
     recovery_point: Offset,
     /// Reflects the log up to the last recovered segment's end.
     producers: Option<ProducerStates>,
+    /// Which segment that was.
+    recovered: Option<usize>,
     snapshots: Snapshots,
     unsynced: Unsynced,
     pending_deletions: Vec<PathBuf>,
@@ -278,15 +328,17 @@ impl<'a> Loader<'a> {
             });
         }
         let mut recovery_point = params.recovery_point;
+        let mut clean = params.clean;
         let epochs = match LeaderEpochCache::read(disk, dir) {
             Ok(epochs) => epochs,
-            Err(error) if params.clean => return Err(error.into()),
+            Err(error @ CheckpointError::Io { .. }) => return Err(error.into()),
             Err(error) => {
+                clean = false;
                 tracing::warn!(dir = %dir.display(), %error, "unreadable leader epochs");
                 LeaderEpochCache::default()
             }
         };
-        if !params.clean && epochs.entries().is_empty() {
+        if !clean && epochs.entries().is_empty() {
             recovery_point = Offset(0);
         }
         Ok(Loader {
@@ -296,14 +348,16 @@ impl<'a> Loader<'a> {
             params,
             now_ms,
             pace,
+            clean,
             rng: Rng::new(params.seed),
             topic_id,
             segments: VecDeque::new(),
             epochs,
             // For the same reason they are written anew.
-            epochs_changed: !params.clean,
+            epochs_changed: !clean,
             recovery_point,
             producers: None,
+            recovered: None,
             snapshots,
             unsynced,
             pending_deletions: Vec::new(),
@@ -351,7 +405,7 @@ impl<'a> Loader<'a> {
             let is_sane = segment.is_sane(self.disk)?;
             self.segments.push_back(segment);
             // Otherwise step 3 gets to it anyway.
-            let is_flushed = self.params.clean || base < self.recovery_point;
+            let is_flushed = self.clean || base < self.recovery_point;
             if !is_sane && is_flushed {
                 tracing::error!(dir = %self.dir.display(), offset = base.0, "rebuilding indexes");
                 self.recover_segment(self.segments.len() - 1).await?;
@@ -363,7 +417,7 @@ impl<'a> Loader<'a> {
 
     /// Step 3.
     async fn recover_unflushed(&mut self) -> Result<(), LogError> {
-        if self.params.clean {
+        if self.clean {
             return Ok(());
         }
         let bases = self.segments.iter().map(Segment::base_offset);
@@ -397,7 +451,6 @@ impl<'a> Loader<'a> {
     /// batches, builds indexes, takes epochs and producers in. Returns the bytes that were
     /// cut off its end.
     async fn recover_segment(&mut self, index: usize) -> Result<u64, LogError> {
-        let base_offset = self.segments[index].base_offset();
         let resumed = self.resume_in(index)?;
         let (bytes, mut producers) = match resumed {
             Some(resumed) => resumed,
@@ -410,36 +463,128 @@ impl<'a> Loader<'a> {
         let recovered = recover_batches(
             self.disk,
             segment,
-            bytes,
-            self.config.index_interval_bytes,
+            Reading {
+                bytes,
+                index_interval_bytes: self.config.index_interval_bytes,
+                log_start_offset: self.params.log_start_offset,
+            },
             &mut self.epochs,
             &mut producers,
             self.pace,
         )
         .await?;
         self.epochs_changed |= recovered.epochs_changed;
-        if let Some(reason) = &recovered.reason {
-            tracing::warn!(
-                dir = %self.dir.display(),
-                offset = base_offset.0,
-                position = segment.size(),
-                bytes = recovered.truncated_bytes,
-                %reason,
-                "cut off invalid end of segment"
-            );
-        }
+        self.report.damaged += recovered.damaged;
+        let truncated_bytes = match recovered.invalid {
+            Some(invalid) => self.end_segment(index, bytes, invalid, &mut producers)?,
+            None => 0,
+        };
+        let segment = &mut self.segments[index];
+        segment.end_recovery(truncated_bytes > 0)?;
         self.unsynced.others.extend(segment.seal(self.disk)?);
         self.unsynced.names = true;
         self.report.recovered_segments += 1;
         self.report.read_bytes += recovered.read_bytes;
-        self.report.truncated_bytes += recovered.truncated_bytes;
+        self.report.truncated_bytes += truncated_bytes;
         let taken = self
             .snapshots
             .take(self.disk, &producers, Durability::WithNextFlush)
             .map_err(LogError::io("writing producer snapshot of", self.dir))?;
         self.unsynced.others.extend(taken);
         self.producers = Some(producers);
-        Ok(recovered.truncated_bytes)
+        self.recovered = Some(index);
+        Ok(truncated_bytes)
+    }
+
+    /// Decides about bytes at a segment's end that are no batch: damage if a later segment
+    /// has a valid one, or if the recovery point lies within them; else a torn tail, which
+    /// is to be cut. Returns its length.
+    fn end_segment(
+        &mut self,
+        index: usize,
+        bytes: u64,
+        invalid: Invalid,
+        producers: &mut ProducerStates,
+    ) -> Result<u64, LogError> {
+        let file = self.segments[index].file().clone();
+        let reading = LogError::io("recovering", self.dir);
+        let is_below =
+            is_below_recovery_point(&*file, invalid.position, bytes, self.params.recovery_point);
+        let mut end_offset = match is_below.map_err(reading)? {
+            true => self.end_by_recovery_point(bytes - invalid.position, &invalid),
+            false => None,
+        };
+        for later in self.segments.range(index + 1..) {
+            let begins = begins_validly(later, invalid.next_offset);
+            if begins.map_err(LogError::io("recovering", later.path()))? {
+                let next = self.segments[index + 1].base_offset();
+                end_offset = Some(next.max(invalid.next_offset));
+                break;
+            }
+        }
+        let segment = &mut self.segments[index];
+        let Some(end_offset) = end_offset else {
+            let truncated_bytes = bytes - u64::from(segment.size());
+            tracing::warn!(
+                dir = %self.dir.display(),
+                offset = invalid.next_offset.0,
+                position = segment.size(),
+                bytes = truncated_bytes,
+                fault = %invalid.fault,
+                "cut off torn end of segment"
+            );
+            return Ok(truncated_bytes);
+        };
+        let kept = damage(
+            invalid.position,
+            invalid.next_offset,
+            None,
+            bytes as u32,
+            end_offset,
+        );
+        segment.tell(&kept, invalid.fault);
+        segment.keep_damage(kept);
+        producers.set_end_offset(end_offset);
+        self.report.damaged += 1;
+        Ok(0)
+    }
+
+    /// The recovery point, if it can lie within so many bytes that are no batch.
+    fn end_by_recovery_point(&self, bytes: u64, invalid: &Invalid) -> Option<Offset> {
+        let missing = self.params.recovery_point - invalid.next_offset;
+        let is_within = u64::try_from(missing).is_ok_and(|missing| 0 < missing && missing <= bytes);
+        is_within.then_some(self.params.recovery_point)
+    }
+
+    /// Where the log ends, by its last segment and, if that ends with damage, the recovery
+    /// point; after a clean stop that is where the log ended.
+    fn find_end(&mut self) -> Result<Offset, LogError> {
+        let Some(last) = self.segments.back() else {
+            return Ok(self.params.log_start_offset);
+        };
+        let found = last.next_offset(self.disk)?;
+        let closed_at = self.params.recovery_point;
+        if let Some(open) = last.damaged_end()
+            && open.next_offset == Offset(i64::MAX)
+        {
+            let invalid = Invalid {
+                position: u64::from(open.start),
+                next_offset: open.first_offset,
+                fault: Fault::Malformed,
+            };
+            let end = self.end_by_recovery_point(u64::from(open.end - open.start), &invalid);
+            let end = end.unwrap_or(open.first_offset);
+            last.note_damage(Damage {
+                next_offset: end,
+                ..open
+            });
+            return Ok(end);
+        }
+        let is_off = self.clean && found != closed_at && closed_at.0 > 0;
+        if is_off && !self.config.cleanup_compact && last.distrust_last(self.disk, closed_at)? {
+            return Ok(closed_at);
+        }
+        Ok(found)
     }
 
     /// If recovery can begin in the midst of a segment, rewinds it to there; returns the
@@ -486,11 +631,18 @@ impl<'a> Loader<'a> {
     async fn producers_at_start_of(&mut self, index: usize) -> Result<ProducerStates, LogError> {
         let base_offset = self.segments[index].base_offset();
         let mut producers = match self.producers.take() {
-            // Of what lies below the log's start nothing is carried on.
+            // Of what lies below the log's start nothing is carried on. Where offsets are
+            // missing before this segment, its snapshot may know of what was lost.
             Some(producers)
-                if producers.end_offset() == base_offset
+                if self
+                    .recovered
+                    .is_some_and(|recovered| recovered + 1 == index)
+                    && producers.end_offset() <= base_offset
                     && base_offset > self.params.log_start_offset =>
             {
+                self.snapshots
+                    .retain(self.disk, |offset| offset <= producers.end_offset())
+                    .map_err(LogError::io("removing snapshots of", self.dir))?;
                 producers
             }
             _ => {
@@ -506,6 +658,11 @@ impl<'a> Loader<'a> {
             }
         };
         producers.set_end_offset(base_offset);
+        let taken = self
+            .snapshots
+            .take(self.disk, &producers, Durability::WithNextFlush)
+            .map_err(LogError::io("writing producer snapshot of", self.dir))?;
+        self.unsynced.others.extend(taken);
         Ok(producers)
     }
 
@@ -525,12 +682,18 @@ impl<'a> Loader<'a> {
 
     /// Steps 4 and 5.
     async fn finish(mut self) -> Result<Loaded, LogError> {
-        let log_start_checkpoint = self.params.log_start_offset;
-        let mut log_end_offset = match self.segments.back() {
-            Some(last) => last.next_offset(self.disk)?,
-            None => log_start_checkpoint,
-        };
-        let mut was_clean = self.params.clean;
+        let mut log_start_checkpoint = self.params.log_start_offset;
+        let mut log_end_offset = self.find_end()?;
+        if log_end_offset < log_start_checkpoint && self.clean {
+            tracing::error!(
+                dir = %self.dir.display(),
+                log_end_offset = log_end_offset.0,
+                log_start_offset = log_start_checkpoint.0,
+                "the log was closed cleanly and can't start beyond its end: damaged checkpoint"
+            );
+            log_start_checkpoint = Offset(0);
+        }
+        let mut was_clean = self.clean;
         if log_end_offset < log_start_checkpoint {
             tracing::warn!(
                 dir = %self.dir.display(),
@@ -608,7 +771,7 @@ impl<'a> Loader<'a> {
         if let Some(mut recovered) = self.producers.take()
             && recovered.end_offset() == log_end_offset
             && log_end_offset > log_start_offset
-            && !self.params.clean
+            && !self.clean
         {
             // Recovery has read up to the end; it remembers more of the last batches than
             // a snapshot would. Like one, it forgets which markers weren't replicated.
@@ -623,7 +786,7 @@ impl<'a> Loader<'a> {
             return Ok(recovered);
         }
         let mut producers = ProducerStates::default();
-        if self.snapshots.latest().is_none() && self.params.clean {
+        if self.snapshots.latest().is_none() && self.clean {
             producers.set_end_offset(log_end_offset);
             let last_two = bases.len().saturating_sub(2);
             for offset in bases[last_two..].iter().chain([&log_end_offset]) {

@@ -98,13 +98,13 @@ impl Rebuild<'_> {
         end_offset: Offset,
         producers: &mut ProducerStates,
     ) -> Result<(), LogError> {
-        let Some(located) = segment.locate(self.disk, producers.end_offset())? else {
+        let Some((located, _)) = segment.locate_whole(self.disk, producers.end_offset())? else {
             return Ok(());
         };
         // `located` lies within the segment, so its position fits.
         let mut scan = segment.headers_from(located.position as u32);
         let reading = LogError::io("reading producers of", segment.path());
-        let mut next = || scan.next_valid();
+        let mut next = || segment.next_batch(&mut scan);
         loop {
             let located = match next() {
                 Ok(Some(located)) => located,
