@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ottla::base::ErrorCode;
-use ottla::io::{Disk, Rt};
+use ottla::io::{Disk, OpenMode, Rt};
 use ottla::record::{batch::Batches, records};
 use ottla::sim::{self, End, Fails, NodeId, Sim, SimDisk};
 use ottla::wire::ApiKey;
@@ -20,10 +20,12 @@ use ottla::wire::messages::alter_replica_log_dirs_request::{
     AlterReplicaLogDir, AlterReplicaLogDirTopic,
 };
 use ottla::wire::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use ottla::wire::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use ottla::wire::messages::fetch_request::{FetchPartition, FetchTopic};
 use ottla::wire::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
 };
+use ottla::wire::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use ottla::wire::messages::metadata_request::MetadataRequestTopic;
 use ottla::wire::messages::metadata_response::MetadataResponsePartition;
 use ottla::wire::messages::offset_commit_request::{
@@ -31,10 +33,11 @@ use ottla::wire::messages::offset_commit_request::{
 };
 use ottla::wire::messages::{
     AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse, CreateTopicsRequest,
-    CreateTopicsResponse, DescribeLogDirsRequest, DescribeLogDirsResponse, FetchRequest,
-    FetchResponse, FindCoordinatorRequest, FindCoordinatorResponse, IncrementalAlterConfigsRequest,
-    IncrementalAlterConfigsResponse, MetadataRequest, MetadataResponse, OffsetCommitRequest,
-    OffsetCommitResponse, ProduceResponse,
+    CreateTopicsResponse, DeleteRecordsRequest, DeleteRecordsResponse, DescribeLogDirsRequest,
+    DescribeLogDirsResponse, FetchRequest, FetchResponse, FindCoordinatorRequest,
+    FindCoordinatorResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+    ListOffsetsRequest, ListOffsetsResponse, MetadataRequest, MetadataResponse,
+    OffsetCommitRequest, OffsetCommitResponse, ProduceResponse,
 };
 use sim_server::{Client, DATA_CORES, PORT};
 
@@ -87,6 +90,23 @@ impl World<'_> {
         self.boot();
     }
 
+    /// Stops as on a signal: everything is synced and marked clean, so that nothing is read
+    /// when the node starts again.
+    fn stop_cleanly(&self) {
+        self.sim.ask_to_stop(self.server);
+        let marker = Path::new("/data/.kafka_cleanshutdown");
+        let is_marked = || self.disk().exists(marker).unwrap();
+        for _ in 0..1_000 {
+            if is_marked() {
+                break;
+            }
+            self.sim.run_for(Duration::from_millis(10));
+        }
+        assert!(is_marked(), "the node stops");
+        self.sim.shut_down(self.server);
+        self.sim.run_for(Duration::from_millis(50));
+    }
+
     /// Runs a conversation of one client to its end.
     fn talk<R: 'static>(&self, conversation: impl AsyncFnOnce(&mut Client) -> R + 'static) -> R {
         let at = SocketAddr::new(self.sim.ip(self.server), PORT);
@@ -107,6 +127,48 @@ impl World<'_> {
 
     fn read(&self, partition: i32, offset: i64) -> Result<Vec<Vec<u8>>, ErrorCode> {
         self.talk(async move |client| read(client, partition, offset).await)
+    }
+
+    fn list_offset(&self, partition: i32, timestamp: i64) -> (ErrorCode, i64) {
+        self.talk(async move |client| {
+            let request = ListOffsetsRequest {
+                replica_id: -1,
+                topics: vec![ListOffsetsTopic {
+                    name: TOPIC.to_owned(),
+                    partitions: vec![ListOffsetsPartition {
+                        partition_index: partition,
+                        timestamp,
+                        ..Default::default()
+                    }],
+                }],
+                ..Default::default()
+            };
+            let response: ListOffsetsResponse =
+                client.ask(ApiKey::ListOffsets, 6, &request).await.unwrap();
+            let answer = &response.topics[0].partitions[0];
+            (ErrorCode(answer.error_code), answer.offset)
+        })
+    }
+
+    fn delete_records(&self, partition: i32, offset: i64) -> (ErrorCode, i64) {
+        self.talk(async move |client| {
+            let request = DeleteRecordsRequest {
+                topics: vec![DeleteRecordsTopic {
+                    name: TOPIC.to_owned(),
+                    partitions: vec![DeleteRecordsPartition {
+                        partition_index: partition,
+                        offset,
+                    }],
+                }],
+                timeout_ms: 1_000,
+            };
+            let response: DeleteRecordsResponse = client
+                .ask(ApiKey::DeleteRecords, 2, &request)
+                .await
+                .unwrap();
+            let answer = &response.topics[0].partitions[0];
+            (ErrorCode(answer.error_code), answer.low_watermark)
+        })
     }
 
     fn leaders(&self) -> BTreeMap<i32, MetadataResponsePartition> {
@@ -515,6 +577,72 @@ fn what_cannot_be_read_is_refused_and_the_rest_goes_on() {
         assert_eq!(world.read(0, 3).unwrap(), [b"goes on"]);
         world.disk().mend();
         assert_eq!(world.read(0, 0).unwrap().len(), 4);
+    });
+}
+
+#[test]
+fn a_bad_sector_refuses_its_records_and_no_others() {
+    with_node("", |world| {
+        world.boot();
+        assert_eq!(world.create(TOPIC, 1, false), ErrorCode::NONE);
+        for offset in 0..60 {
+            assert_eq!(world.produce(0, &[b'x'; 600]), (ErrorCode::NONE, offset));
+        }
+        world.stop_cleanly();
+        world.boot();
+        let log = Path::new("/data/t-0/00000000000000000000.log");
+        let file = world.disk().open(log, OpenMode::Read).unwrap();
+        let batch_bytes = file.len().unwrap() / 60;
+        let at = 30 * batch_bytes + 100;
+        world.disk().break_down(log, Fails::Reads(at..at + 1));
+        // A read that comes upon it brings what is before.
+        assert_eq!(world.read(0, 0).unwrap().len(), 30);
+        assert_eq!(world.read(0, 30), Err(ErrorCode::KAFKA_STORAGE_ERROR));
+        assert_eq!(world.read(0, 31).unwrap().len(), 29);
+        assert_eq!(world.list_offset(0, -2), (ErrorCode::NONE, 0));
+        assert_eq!(world.list_offset(0, -1), (ErrorCode::NONE, 60));
+        assert_eq!(world.log_dirs()["/data"].0, ErrorCode::NONE);
+        assert_eq!(world.produce(0, b"goes on"), (ErrorCode::NONE, 60));
+        world.disk().mend();
+        assert_eq!(world.read(0, 30).unwrap().len(), 31);
+    });
+}
+
+#[test]
+fn a_flipped_bit_refuses_its_records_until_they_are_deleted() {
+    with_node("", |world| {
+        world.boot();
+        assert_eq!(world.create(TOPIC, 1, false), ErrorCode::NONE);
+        for offset in 0..60 {
+            assert_eq!(world.produce(0, &[b'x'; 600]), (ErrorCode::NONE, offset));
+        }
+        world.stop_cleanly();
+        let log = Path::new("/data/t-0/00000000000000000000.log");
+        let file = world.disk().open(log, OpenMode::Read).unwrap();
+        let batch_bytes = file.len().unwrap() / 60;
+        world.disk().rot(log, 30 * batch_bytes + 100).unwrap();
+        world.boot();
+        let check = |start: i64| {
+            assert_eq!(world.read(0, 31).unwrap().len(), 29);
+            assert_eq!(world.list_offset(0, -2), (ErrorCode::NONE, start));
+            assert_eq!(world.list_offset(0, -1), (ErrorCode::NONE, 60));
+            assert_eq!(world.log_dirs()["/data"].0, ErrorCode::NONE);
+        };
+        assert_eq!(world.read(0, 0).unwrap().len(), 30);
+        assert_eq!(world.read(0, 30), Err(ErrorCode::CORRUPT_MESSAGE));
+        check(0);
+        // It is damage after a kill as well: what follows stays.
+        world.sim.crash(world.server);
+        world.boot();
+        assert_eq!(world.read(0, 30), Err(ErrorCode::CORRUPT_MESSAGE));
+        check(0);
+        assert_eq!(world.delete_records(0, 31), (ErrorCode::NONE, 31));
+        assert_eq!(world.read(0, 30), Err(ErrorCode::OFFSET_OUT_OF_RANGE));
+        check(31);
+        world.stop_cleanly();
+        world.boot();
+        check(31);
+        assert_eq!(world.produce(0, b"goes on"), (ErrorCode::NONE, 60));
     });
 }
 

@@ -135,10 +135,8 @@ impl<'f> HeaderScan<'f> {
         let mut filled = 0;
         while filled < HEADER_LEN {
             let position = self.position + filled as u64;
-            match self
-                .file
-                .read_at(&mut self.buffer[filled..want], position)?
-            {
+            let into = &mut self.buffer[filled..want];
+            match read_ahead(self.file, into, HEADER_LEN - filled, position)? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 n => filled += n,
             }
@@ -232,7 +230,10 @@ impl<'f> BatchScan<'f> {
         if both > left {
             return Ok(None);
         }
-        self.fill(both as usize)?;
+        match self.fill(both as usize) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Ok(None),
+            filled => filled?,
+        }
         let after = self.start + header.size as usize;
         Ok(BatchHeader::parse(&self.buffer[after..self.filled]).ok())
     }
@@ -252,12 +253,23 @@ impl<'f> BatchScan<'f> {
             let position = self.position + self.filled as u64;
             let want = (self.end - position).min((self.buffer.len() - self.filled) as u64);
             let into = &mut self.buffer[self.filled..self.filled + want as usize];
-            match self.file.read_at(into, position)? {
+            match read_ahead(self.file, into, len - self.filled, position)? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 n => self.filled += n,
             }
         }
         Ok(())
+    }
+}
+
+/// Reads what is needed, and more if it can be had: a bad sector beyond fails nothing.
+fn read_ahead(file: &dyn File, into: &mut [u8], needed: usize, position: u64) -> io::Result<usize> {
+    match file.read_at(into, position) {
+        // Told to wait for the disk, nobody reads twice.
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock && needed < into.len() => {
+            file.read_at(&mut into[..needed], position)
+        }
+        read => read,
     }
 }
 

@@ -232,8 +232,18 @@ impl Segment {
         let mut scan = BatchScan::new(&*file, u64::from(start), u64::from(self.size()));
         loop {
             let position = scan.position();
-            let next = scan.peek_after()?;
-            let fault = match scan.next()? {
+            let next = scan.peek_after();
+            let read = next.and_then(|next| Ok((next, scan.next()?)));
+            let (next, read) = match read {
+                // What was read before comes to the reader; who begins here is refused.
+                Err(error)
+                    if position > u64::from(start) && error.kind() != io::ErrorKind::WouldBlock =>
+                {
+                    return Ok((position as u32, before));
+                }
+                read => read?,
+            };
+            let fault = match read {
                 None => return Ok((position as u32, before)),
                 Some(Ok((located, batch))) => {
                     let header = located.header;
