@@ -1,5 +1,5 @@
-//! Single flipped bits in the files of a log directory: segments, indexes, snapshots, epochs
-//! and checkpoints, after a clean stop and after a kill. Whatever was flipped, a reader gets
+//! Single flipped bits in the files of a log directory: segments, indexes, snapshots, epochs,
+//! checkpoints, partition and directory metadata and the clean marker, after a clean stop and after a kill. Whatever was flipped, a reader gets
 //! the bytes that were written or an error, and a consumer's own check would find nothing
 //! more; searches by offset and by time give what they gave before, or an error.
 //!
@@ -9,16 +9,21 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use ottla::base::{ErrorCode, LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, Rng};
+use ottla::base::{
+    BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, Rng, Uuid,
+};
 use ottla::io::RealDisk;
 use ottla::log::batch_header::BatchHeader;
 use ottla::log::checkpoint::{self, Offsets};
+use ottla::log::meta_properties::MetaProperties;
 use ottla::log::{
     AppendOrigin, FlushScope, Log, LogConfig, LogError, OpenParams, ReadError, TailPool,
+    clean_shutdown,
 };
 use ottla::record::{BatchBuilder, BatchParams, ProducerInfo};
 
 const NOW: i64 = 1_700_000_000_000;
+const TOPIC_ID: Uuid = Uuid([7; 16]);
 const BATCHES: usize = 60;
 /// Flips without `OTTLA_LONG`.
 const FLIPS: u64 = 1_500;
@@ -68,6 +73,15 @@ struct Counts {
     cut: u64,
 }
 
+impl Counts {
+    fn add(&mut self, other: &Counts) {
+        self.harmless += other.harmless;
+        self.refused_open += other.refused_open;
+        self.refused_reads += other.refused_reads;
+        self.cut += other.cut;
+    }
+}
+
 #[test]
 fn flipped_bits_are_detected_or_harmless() {
     let seed: u64 = std::env::var("OTTLA_FLIP_SEED").map_or(1, |seed| seed.parse().unwrap());
@@ -77,12 +91,28 @@ fn flipped_bits_are_detected_or_harmless() {
         None => FLIPS,
     };
     let lefts = [leave(true), leave(false)];
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
     let mut counts: BTreeMap<String, Counts> = BTreeMap::new();
-    for flip in 0..flips {
-        let mut rng = Rng::new(seed.wrapping_mul(1_000_003) + flip);
-        let left = &lefts[(flip % 2) as usize];
-        try_flip(left, &mut rng, &mut counts);
-    }
+    let share = |thread: u64| {
+        let mut counts = BTreeMap::new();
+        for flip in (thread..flips).step_by(threads as usize) {
+            let mut rng = Rng::new(seed.wrapping_mul(1_000_003) + flip);
+            try_flip(&lefts[(flip % 2) as usize], &mut rng, &mut counts);
+        }
+        counts
+    };
+    let share = &share;
+    std::thread::scope(|scope| {
+        let shares: Vec<_> = (0..threads)
+            .map(|thread| scope.spawn(move || share(thread)))
+            .collect();
+        for share in shares {
+            for (kind, of_share) in share.join().expect("no flip panics") {
+                let of_kind: &mut Counts = counts.entry(kind).or_default();
+                of_kind.add(&of_share);
+            }
+        }
+    });
     for (kind, counts) in &counts {
         println!("{kind}: {counts:?}");
     }
@@ -90,6 +120,7 @@ fn flipped_bits_are_detected_or_harmless() {
     assert!(of("log").refused_reads > 0 && of("log").cut > 0);
     assert!(of("index").harmless > 0 && of("timeindex").harmless > 0);
     assert!(of("snapshot").harmless > 0);
+    assert!(of("metadata").refused_open > 0);
 }
 
 /// Writes a log and closes it, or has it as a kill would leave it: the recovery point in its
@@ -99,8 +130,11 @@ fn leave(clean: bool) -> Left {
     let pool = TailPool::new(1 << 20);
     let path = dir.path().join("t-0");
     let disk = Rc::new(RealDisk);
-    let (mut log, _) =
-        Log::open(disk, &path, config(), &OpenParams::default(), &pool, NOW).unwrap();
+    let params = OpenParams {
+        topic_id: Some(TOPIC_ID),
+        ..OpenParams::default()
+    };
+    let (mut log, _) = Log::open(disk, &path, config(), &params, &pool, NOW).unwrap();
     let mut held = Held::new();
     let mut sequence = 0;
     for index in 0..BATCHES {
@@ -147,6 +181,16 @@ fn leave(clean: bool) -> Left {
     write(checkpoint::RECOVERY_POINT, log.recovery_checkpoint());
     write(checkpoint::LOG_START_OFFSET, Offset(0));
     write(checkpoint::HIGH_WATERMARK, end);
+    let meta = MetaProperties {
+        cluster_id: "n7KaPOIwQ8Cs7wLAqBHYyA".to_owned(),
+        node_id: BrokerId(1),
+        directory_id: Some(TOPIC_ID),
+        others: BTreeMap::new(),
+    };
+    meta.write(&RealDisk, dir.path()).unwrap();
+    if clean {
+        clean_shutdown::write(&RealDisk, dir.path(), 17).unwrap();
+    }
     Left {
         dir,
         held,
@@ -188,7 +232,14 @@ fn try_flip(left: &Left, rng: &mut Rng, counts: &mut BTreeMap<String, Counts>) {
         let offsets = checkpoint::read_offsets(&RealDisk, &copy.path().join(name));
         offsets.map_or(Offset(0), |o| o.get(&line).copied().unwrap_or(Offset(0)))
     };
+    if MetaProperties::read(&RealDisk, copy.path()).is_err() {
+        counts.refused_open += 1;
+        return;
+    }
+    let clean = clean_shutdown::take(&RealDisk, copy.path()).unwrap();
+    assert_eq!(clean.is_some(), left.clean, "{what}");
     let params = OpenParams {
+        topic_id: Some(TOPIC_ID),
         recovery_point: read(checkpoint::RECOVERY_POINT),
         log_start_offset: read(checkpoint::LOG_START_OFFSET),
         clean: left.clean,
