@@ -90,20 +90,34 @@ impl Before {
     }
 }
 
+/// The offsets that a segment can hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub base_offset: Offset,
+    /// Where the next segment begins, if there is one.
+    pub end_offset: Option<Offset>,
+}
+
 /// What is wrong with a batch, by itself and beside its neighbours. `next` is the header
 /// after it, if one can be read there.
 pub fn find_fault(
     header: &BatchHeader,
     batch: &[u8],
-    segment_base_offset: Offset,
+    bounds: Bounds,
     before: &Before,
     next: Option<&BatchHeader>,
 ) -> Option<Fault> {
     if header.base_offset < before.next_offset {
         return Some(Fault::OffsetFalls);
     }
-    if relative_offset(header.last_offset(), segment_base_offset).is_none() {
+    if relative_offset(header.last_offset(), bounds.base_offset).is_none() {
         return Some(Fault::TooFar);
+    }
+    if bounds
+        .end_offset
+        .is_some_and(|end| header.next_offset() > end)
+    {
+        return Some(Fault::OffsetTooHigh);
     }
     match BatchView::parse(batch) {
         Ok(view) if view.verify_crc() => {}
@@ -345,7 +359,11 @@ mod tests {
                 leader_epoch: LeaderEpoch(epoch),
                 ..header
             };
-            find_fault(&header, &bytes, Offset(0), before, Some(&next))
+            let bounds = Bounds {
+                base_offset: Offset(0),
+                end_offset: Some(Offset(1_000)),
+            };
+            find_fault(&header, &bytes, bounds, before, Some(&next))
         };
         let before = Before {
             next_offset: Offset(10),
@@ -354,6 +372,7 @@ mod tests {
         assert_eq!(fault(10, 0, &before), None);
         assert_eq!(fault(8, 0, &before), Some(Fault::OffsetFalls));
         assert_eq!(fault(11, 0, &before), Some(Fault::OffsetTooHigh));
+        assert_eq!(fault(999, 0, &before), Some(Fault::OffsetTooHigh));
         assert_eq!(fault(10, 1, &before), Some(Fault::LeaderEpoch));
         let compacted = Before::at(Offset(4));
         assert_eq!(fault(10, 0, &compacted), None);

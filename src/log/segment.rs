@@ -49,6 +49,8 @@ pub struct Segment {
     jitter_ms: Millis,
     bytes_since_index_entry: u32,
     pub(super) checked: RefCell<Checked>,
+    /// Of the segment after it when the log was opened: no batch here reaches beyond.
+    pub(super) next_base_offset: Option<Offset>,
 }
 
 /// When to roll.
@@ -94,6 +96,7 @@ impl Segment {
                 jitter_ms,
                 bytes_since_index_entry: 0,
                 checked: RefCell::default(),
+                next_base_offset: None,
                 path: path.clone(),
             })
         };
@@ -154,6 +157,7 @@ impl Segment {
             jitter_ms,
             bytes_since_index_entry: 0,
             checked: RefCell::new(Checked::nothing_below(bytes as u32)),
+            next_base_offset: None,
             path,
         })
     }
@@ -522,6 +526,7 @@ impl Segment {
         truncate().map_err(LogError::io("truncating", &self.path))?;
         self.size = size;
         self.checked.get_mut().truncate_to(size);
+        self.next_base_offset = None;
         self.bytes_since_index_entry = 0;
         if size == 0 {
             self.created_ms = now_ms;

@@ -16,7 +16,7 @@
 use std::io;
 
 use super::batch_header::BatchHeader;
-use super::damage::{Before, Damage, Fault, Search, Step, find_fault};
+use super::damage::{Before, Bounds, Damage, Fault, Search, Step, find_fault};
 use super::error::LogError;
 use super::leader_epoch::LeaderEpochCache;
 use super::scan::{BatchScan, HeaderScan, Located};
@@ -141,6 +141,13 @@ impl Segment {
         checked.damage.iter().copied().find(|d| d.contains(offset))
     }
 
+    pub(super) fn bounds(&self) -> Bounds {
+        Bounds {
+            base_offset: self.base_offset(),
+            end_offset: self.next_base_offset,
+        }
+    }
+
     /// Whether damage is known at a position, so that a walk passes it over.
     pub(super) fn is_damaged(&self, position: u64) -> bool {
         let known = self.checked.borrow().first_damage_from(position as u32);
@@ -227,7 +234,7 @@ impl Segment {
         epochs: &LeaderEpochCache,
         until: u32,
     ) -> io::Result<(u32, Before)> {
-        let base_offset = self.base_offset();
+        let bounds = self.bounds();
         let file = self.file().clone();
         let mut scan = BatchScan::new(&*file, u64::from(start), u64::from(self.size()));
         loop {
@@ -247,7 +254,7 @@ impl Segment {
                 None => return Ok((position as u32, before)),
                 Some(Ok((located, batch))) => {
                     let header = located.header;
-                    let fault = find_fault(&header, batch, base_offset, &before, next.as_ref());
+                    let fault = find_fault(&header, batch, bounds, &before, next.as_ref());
                     match fault.or_else(|| epoch_fault(&header, &before, next.as_ref(), epochs)) {
                         None => {
                             before = Before::after(&header);

@@ -97,13 +97,7 @@ pub async fn recover_batches(
             None => break,
             Some(Ok((located, batch))) => {
                 let header = located.header;
-                let fault = find_fault(
-                    &header,
-                    batch,
-                    segment.base_offset(),
-                    &before,
-                    next.as_ref(),
-                );
+                let fault = find_fault(&header, batch, segment.bounds(), &before, next.as_ref());
                 match fault {
                     Some(fault) => fault,
                     None => {
@@ -200,8 +194,7 @@ pub fn begins_validly(segment: &Segment, offset: Offset) -> io::Result<bool> {
     let before = Before::at(segment.base_offset().max(offset));
     Ok(match scan.next()? {
         Some(Ok((located, batch))) => {
-            let base_offset = segment.base_offset();
-            find_fault(&located.header, batch, base_offset, &before, None).is_none()
+            find_fault(&located.header, batch, segment.bounds(), &before, None).is_none()
         }
         _ => false,
     })

@@ -399,9 +399,10 @@ impl<'a> Loader<'a> {
                 removed.map_err(LogError::io("removing", &path))?;
             }
         }
-        for base in bases {
+        for (index, base) in bases.iter().copied().enumerate() {
             let jitter_ms = draw_jitter(self.config, &mut self.rng);
-            let segment = Segment::open(self.disk, self.dir, base, self.now_ms, jitter_ms)?;
+            let mut segment = Segment::open(self.disk, self.dir, base, self.now_ms, jitter_ms)?;
+            segment.next_base_offset = bases.get(index + 1).copied();
             let is_sane = segment.is_sane(self.disk)?;
             self.segments.push_back(segment);
             // Otherwise step 3 gets to it anyway.
@@ -676,6 +677,9 @@ impl<'a> Loader<'a> {
             self.snapshots
                 .remove(self.disk, segment.base_offset())
                 .map_err(LogError::io("removing a snapshot of", self.dir))?;
+        }
+        if let Some(last) = self.segments.back_mut() {
+            last.next_base_offset = None;
         }
         Ok(())
     }
