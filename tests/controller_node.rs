@@ -105,6 +105,8 @@ fn config(metadata_dir: &Path) -> ControllerConfig {
             default_replication_factor: 1,
             delete_topic_enable: true,
             broker_session_timeout_ms: 9_000,
+            leader_imbalance_check_interval: Some(Duration::from_secs(300)),
+            unclean_leader_election_interval: Duration::from_secs(300),
         },
         metadata_dir: metadata_dir.to_owned(),
         directory_id: DIRECTORY,

@@ -31,6 +31,12 @@ impl ApiError {
                 "Transactional Id authorization failed."
             }
             ErrorCode::COORDINATOR_NOT_AVAILABLE => "The coordinator is not available.",
+            ErrorCode::ELECTION_NOT_NEEDED => "Leader election not needed for topic partition.",
+            ErrorCode::PREFERRED_LEADER_NOT_AVAILABLE => "The preferred leader was not available.",
+            ErrorCode::ELIGIBLE_LEADERS_NOT_AVAILABLE => {
+                "Eligible topic partition leaders are not available."
+            }
+            ErrorCode::NO_REASSIGNMENT_IN_PROGRESS => "No partition reassignment is in progress.",
             ErrorCode::NOT_CONTROLLER => "This is not the correct controller for this cluster.",
             _ => return ApiError::silent(code),
         };

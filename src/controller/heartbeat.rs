@@ -7,9 +7,10 @@
 //!     │ └────────────wantFence────────────┘  │ wantShutDown, leads nothing         │ leads nothing,
 //!     └──────────wantShutDown────▶ SHUTDOWN_NOW ◀──────────────────────────────────┘ others caught up
 //! ```
-//! What is kept here between heartbeats is soft: contact times and metadata offsets of
-//! brokers, forgotten when the controller moves. Nothing is fenced for silence yet: with
-//! one node, broker and controller stop together.
+//! A broker that is silent for `broker.session.timeout.ms` is fenced by
+//! [`timers`](super::timers). What is kept here between heartbeats is soft: contact times
+//! and metadata offsets of brokers, forgotten when the controller moves. A new controller
+//! gives every unfenced broker a whole session from its first turn on.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use super::leader_election::Cause;
 use super::{Controller, Outcome, Turn};
 use crate::base::{BrokerId, Nanos, Uuid};
-use crate::metadata::{BrokerImage, ImageChanges, MetadataRecord};
+use crate::metadata::{BrokerImage, ClusterImage, ImageChanges, MetadataRecord};
 use crate::wire::messages::{
     BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationChangeRecord,
 };
@@ -26,6 +27,8 @@ use crate::wire::messages::{
 #[derive(Debug, Default)]
 pub(super) struct Heartbeats {
     brokers: BTreeMap<BrokerId, Contact>,
+    /// Whether the brokers that the log shows unfenced have got their sessions.
+    has_begun: bool,
 }
 
 #[derive(Debug)]
@@ -38,6 +41,20 @@ struct Contact {
 }
 
 impl Heartbeats {
+    /// At the first turn of a controller: whoever is unfenced may have been heard of by the
+    /// one before. Not so the broker in this very process, which begins anew as well.
+    pub fn begin(&mut self, cluster: &ClusterImage, own: BrokerId, now: Nanos) {
+        if self.has_begun {
+            return;
+        }
+        self.has_begun = true;
+        for broker in cluster.brokers.values() {
+            if !broker.fenced && broker.id != own {
+                self.contact(broker.id, now, None);
+            }
+        }
+    }
+
     pub fn forget(&mut self, id: BrokerId) {
         self.brokers.remove(&id);
     }
@@ -54,9 +71,28 @@ impl Heartbeats {
 
     /// Whether the broker was heard of within the session timeout.
     pub fn has_session(&self, id: BrokerId, now: Nanos, timeout_ms: u64) -> bool {
-        self.brokers.get(&id).is_some_and(|contact| {
-            now.saturating_since(contact.last) < Duration::from_millis(timeout_ms)
-        })
+        let contact = self.brokers.get(&id);
+        contact.is_some_and(|contact| now < contact.session_end(timeout_ms))
+    }
+
+    /// The unfenced broker whose session ends first, and when.
+    pub fn next_to_expire(
+        &self,
+        cluster: &ClusterImage,
+        timeout_ms: u64,
+    ) -> Option<(Nanos, BrokerId)> {
+        let is_unfenced = |id: &BrokerId| cluster.broker(*id).is_some_and(|b| !b.fenced);
+        self.brokers
+            .iter()
+            .filter(|(id, _)| is_unfenced(id))
+            .map(|(id, contact)| (contact.session_end(timeout_ms), *id))
+            .min()
+    }
+}
+
+impl Contact {
+    fn session_end(&self, timeout_ms: u64) -> Nanos {
+        self.last + Duration::from_millis(timeout_ms)
     }
 }
 
@@ -92,6 +128,11 @@ impl Controller {
             let contact = self.heartbeats.brokers.get_mut(&id);
             let end = turn.next_offset + records.len() as i64;
             contact.expect("just contacted").shutdown_offset = Some(end.0);
+        }
+        if next == ControlState::ShutdownNow {
+            // It stops for good: another process may take its id without waiting. (In
+            // Kafka 4.3.1 the id stays taken until the session would have ended.)
+            self.heartbeats.forget(id);
         }
         self.change_directories(&broker, request, &mut records);
         let response = BrokerHeartbeatResponse {
@@ -165,16 +206,7 @@ impl Controller {
             ..Default::default()
         };
         match next {
-            ControlState::Fenced | ControlState::ShutdownNow => {
-                self.update_leaders(Cause::Removed(broker.id), records);
-                records.push(
-                    BrokerRegistrationChangeRecord {
-                        fenced: 1,
-                        ..change
-                    }
-                    .into(),
-                );
-            }
+            ControlState::Fenced | ControlState::ShutdownNow => self.fence(broker, records),
             ControlState::Unfenced => {
                 records.push(
                     BrokerRegistrationChangeRecord {
@@ -194,6 +226,18 @@ impl Controller {
                 self.update_leaders(Cause::Removed(broker.id), records);
             }
         }
+    }
+
+    /// Takes all leaderships away, and the ISR memberships that others can do without.
+    pub(super) fn fence(&self, broker: &BrokerImage, records: &mut Vec<MetadataRecord>) {
+        self.update_leaders(Cause::Removed(broker.id), records);
+        let change = BrokerRegistrationChangeRecord {
+            broker_id: broker.id.0,
+            broker_epoch: broker.epoch,
+            fenced: 1,
+            ..Default::default()
+        };
+        records.push(change.into());
     }
 
     fn change_directories(

@@ -16,6 +16,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -29,6 +30,7 @@ use crate::security::{Authorizer, CLUSTER_NAME, CurrentAuthorizer, ResourceType}
 
 mod acls;
 pub mod activation;
+mod alter_partition;
 mod api_error;
 mod auto_create;
 mod config_rules;
@@ -36,16 +38,20 @@ mod configs;
 mod create_partitions;
 mod create_topics;
 mod delete_topics;
+mod elect_leaders;
 mod heartbeat;
 mod leader_election;
 mod manual_assignment;
 mod partition_change;
 pub mod placement;
 mod producer_ids;
+mod reassignments;
 mod registration;
 mod replica_dirs;
 mod request;
+mod timers;
 pub mod topic_name;
+mod unregister_broker;
 
 pub use api_error::ApiError;
 pub use auto_create::{
@@ -54,6 +60,7 @@ pub use auto_create::{
 pub use config_rules::{ConfigRules, EffectiveConfig, TopicConfigLayers};
 pub use producer_ids::PRODUCER_ID_BLOCK;
 pub use request::{ControllerRequest, ControllerResponse};
+pub use timers::DueDecision;
 
 /// Most records that one operation may write (`MAX_RECORDS_PER_USER_OP`).
 pub const RECORDS_PER_OPERATION_MAX: usize = 10_000;
@@ -75,6 +82,11 @@ pub struct ControllerSettings {
     pub delete_topic_enable: bool,
     /// `broker.session.timeout.ms`
     pub broker_session_timeout_ms: u64,
+    /// `leader.imbalance.check.interval.seconds`; `None` without
+    /// `auto.leader.rebalance.enable`.
+    pub leader_imbalance_check_interval: Option<Duration>,
+    /// `unclean.leader.election.interval.ms`
+    pub unclean_leader_election_interval: Duration,
 }
 
 /// The moment of a decision.
@@ -112,6 +124,7 @@ pub struct Controller {
     /// Topics whose names hold '.' or '_', by the name with those unified.
     collisions: BTreeMap<String, Vec<Arc<str>>>,
     heartbeats: heartbeat::Heartbeats,
+    timers: timers::Timers,
 }
 
 impl Controller {
@@ -129,6 +142,7 @@ impl Controller {
             image: MetadataImage::default(),
             collisions: BTreeMap::new(),
             heartbeats: heartbeat::Heartbeats::default(),
+            timers: timers::Timers::default(),
         }
     }
 
@@ -155,8 +169,14 @@ impl Controller {
         use ControllerRequest as Q;
         let is_atomic = !matches!(
             request,
-            Q::RegisterBroker { .. } | Q::BrokerHeartbeat { .. }
+            Q::RegisterBroker { .. }
+                | Q::BrokerHeartbeat { .. }
+                | Q::AssignReplicasToDirs { .. }
+                | Q::UnregisterBroker { .. }
+                | Q::AlterPartition { .. }
+                | Q::ElectLeaders { .. }
         );
+        self.begin(turn);
         let outcome = match request {
             _ if !self.may_ask(request) => {
                 Err(ApiError::general(ErrorCode::CLUSTER_AUTHORIZATION_FAILED))
@@ -188,6 +208,15 @@ impl Controller {
             }
             Q::RegisterController { request, .. } => {
                 erase(self.decide_register_controller(request))
+            }
+            Q::UnregisterBroker { request, .. } => erase(self.decide_unregister_broker(request)),
+            Q::AlterPartition { request, .. } => erase(self.decide_alter_partition(request)),
+            Q::ElectLeaders { request, .. } => erase(self.decide_elect_leaders(request)),
+            Q::AlterPartitionReassignments { request, .. } => {
+                erase(self.decide_alter_partition_reassignments(request))
+            }
+            Q::ListPartitionReassignments { request, .. } => {
+                erase(self.decide_list_partition_reassignments(request))
             }
         };
         let encoded = outcome.and_then(|(records, response)| {
@@ -222,6 +251,13 @@ impl Controller {
             .authorize(ctx, operation, cluster, CLUSTER_NAME)
     }
 
+    /// At the first turn of an active controller.
+    fn begin(&mut self, turn: &Turn<'_>) {
+        let own = self.settings.node_id;
+        self.heartbeats.begin(&self.image.cluster, own, turn.now);
+        self.timers.begin(&self.settings, turn.now);
+    }
+
     /// Takes in records that were appended from `base_offset` on.
     pub fn replay(
         &mut self,
@@ -245,6 +281,7 @@ impl Controller {
         }
         self.index_topics(&changes);
         self.forget_brokers(&changes);
+        self.timers.on_records(records);
         Ok(())
     }
 

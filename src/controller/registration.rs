@@ -1,6 +1,11 @@
 //! BrokerRegistration and ControllerRegistration (`ClusterControlManager`). A broker's
 //! epoch is the offset of the record that registers it, so that every incarnation has its
 //! own and the old one's requests are told apart.
+//!
+//! An id is taken over when its session has ended or its broker was given leave to stop. The
+//! newcomer gets the replicas of the one before. What it doesn't have any more shows in the
+//! epoch that it knows of its previous run (KIP-966): with eligible leader replicas
+//! finalized, one that can't name it leaves every ISR and ELR.
 
 use std::collections::BTreeSet;
 
@@ -64,9 +69,14 @@ impl Controller {
             }
             // A new process: whatever the one before still leads or is in sync with ends.
             existing => {
-                if existing.is_some() {
-                    self.update_leaders(Cause::Removed(id), &mut records);
-                }
+                let epoch = existing.map(|existing| existing.epoch);
+                let is_clean = epoch == Some(request.previous_broker_epoch);
+                let cause = if self.image.features.is_elr_enabled() && !is_clean {
+                    Cause::UncleanlyStopped(id)
+                } else {
+                    Cause::Removed(id)
+                };
+                self.update_leaders(cause, &mut records);
                 record.fenced = true;
                 record.broker_epoch = (turn.next_offset + records.len() as i64).0;
                 self.heartbeats.forget(id);
@@ -105,7 +115,11 @@ impl Controller {
         if is_other_process && self.heartbeats.has_session(id, turn.now, timeout_ms) {
             return Err(ApiError::new(
                 ErrorCode::DUPLICATE_BROKER_REGISTRATION,
-                "Another broker is registered with that broker id.",
+                format!(
+                    "Another broker is registered with broker id {id}, and it was heard of less \
+                     than {timeout_ms} ms ago. If the broker was just restarted, this passes \
+                     when the session of its previous run ends."
+                ),
             ));
         }
         if request.is_migrating_zk_broker {
@@ -235,6 +249,7 @@ mod tests {
     use super::super::{ControllerRequest, ControllerResponse};
     use super::*;
     use crate::security::RequestContext;
+    use crate::wire::messages::broker_registration_request;
 
     fn refusal(bench: &mut Bench, request: BrokerRegistrationRequest) -> i16 {
         let ctx = RequestContext::internal();
@@ -277,6 +292,95 @@ mod tests {
         );
         bench.now = bench.now + Duration::from_millis(9_000);
         assert_eq!(bench.register(1, 99), 0);
+    }
+
+    #[test]
+    fn an_id_whose_broker_stopped_cleanly_is_free_at_once() {
+        let mut bench = Bench::with_brokers(2);
+        assert_eq!(
+            bench.heartbeat(2, |request| request.want_shut_down = true),
+            (true, true)
+        );
+        assert_eq!(bench.register(2, 99), 0);
+        assert_eq!(bench.register(2, 98), 101, "the newcomer has a session too");
+    }
+
+    #[test]
+    fn a_newcomer_takes_over_what_the_one_before_had() {
+        let mut bench = Bench::with_brokers(2);
+        bench.create_topic_on("t", &[2, 1]);
+        bench.now = bench.now + Duration::from_millis(9_000);
+        bench.heartbeat(1, |_| {});
+        let old_epoch = bench.epochs[&2];
+        // Nobody fenced it yet: the registration does.
+        assert_eq!(bench.register(2, 99), 0);
+        let moved = bench.partition("t", 0);
+        assert_eq!(
+            (moved.leader, &moved.isr[..]),
+            (BrokerId(1), &[BrokerId(1)][..])
+        );
+        assert_eq!(moved.replicas, [BrokerId(2), BrokerId(1)]);
+        // What the old one still says doesn't count.
+        let request = crate::wire::messages::BrokerHeartbeatRequest {
+            broker_id: 2,
+            broker_epoch: old_epoch,
+            ..Default::default()
+        };
+        let ctx = RequestContext::internal();
+        let answer = bench.run(ControllerRequest::BrokerHeartbeat { ctx, request });
+        let ControllerResponse::BrokerHeartbeat(answer) = answer else {
+            panic!("{answer:?}");
+        };
+        assert_eq!(answer.error_code, ErrorCode::STALE_BROKER_EPOCH.0);
+        bench.heartbeat(2, |_| {});
+        assert_eq!(bench.propose_isr(1, "t", &[1, 2]), 0);
+    }
+
+    /// With an empty disk or after a power cut, a broker can't name the epoch it had.
+    #[test]
+    fn with_elr_whoever_stopped_uncleanly_is_eligible_no_more() {
+        for is_clean in [true, false] {
+            let mut bench = Bench::with_brokers(2);
+            bench.append(&[crate::metadata::MetadataRecord::feature_level(
+                "eligible.leader.replicas.version",
+                1,
+            )]);
+            bench.create_topic_on("t", &[1, 2]);
+            bench.now = bench.now + Duration::from_millis(9_000);
+            bench.run_due();
+            let stopped = bench.partition("t", 0);
+            assert_eq!((stopped.leader, stopped.isr.len()), (BrokerId::NONE, 0));
+            assert_eq!(
+                stopped.elr,
+                [BrokerId(2)],
+                "the minimum is 1: the last one only"
+            );
+            let mut request = bench.registration(2, 99);
+            let feature = broker_registration_request::Feature {
+                name: "eligible.leader.replicas.version".to_owned(),
+                min_supported_version: 0,
+                max_supported_version: 1,
+            };
+            request.features.push(feature);
+            if is_clean {
+                request.previous_broker_epoch = bench.epochs[&2];
+            }
+            assert_eq!(refusal(&mut bench, request), 0);
+            let registered = bench.partition("t", 0);
+            assert_eq!(registered.elr.contains(&BrokerId(2)), is_clean);
+            let epoch = bench
+                .controller
+                .image()
+                .cluster
+                .broker(BrokerId(2))
+                .unwrap()
+                .epoch;
+            bench.epochs.insert(2, epoch);
+            bench.heartbeat(2, |_| {});
+            let leader = bench.partition("t", 0);
+            // Nobody else can: the last leader leads, and says that it may lack records.
+            assert_eq!((leader.leader, leader.recovering), (BrokerId(2), !is_clean));
+        }
     }
 
     #[test]

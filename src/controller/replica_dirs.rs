@@ -3,7 +3,7 @@
 
 use super::api_error::ApiError;
 use super::leader_election::Cause;
-use super::partition_change::PartitionChange;
+use super::partition_change::{Election, PartitionChange};
 use super::{Controller, Outcome};
 use crate::base::{BrokerId, ErrorCode, PartitionIndex, Uuid};
 use crate::metadata::MetadataRecord;
@@ -97,6 +97,7 @@ impl Controller {
             .expect("its epoch is right");
         let is_online = owner.is_directory_online(directory);
         let mut change = PartitionChange::new(partition, self.terms(topic));
+        change.election = Election::Online;
         change.directories.insert(broker, directory);
         let cause = if is_online {
             Cause::Nothing

@@ -60,6 +60,13 @@ controller_requests! {
     BrokerHeartbeat: BrokerHeartbeatRequest => BrokerHeartbeatResponse,
     RegisterController: ControllerRegistrationRequest => ControllerRegistrationResponse,
     AssignReplicasToDirs: AssignReplicasToDirsRequest => AssignReplicasToDirsResponse,
+    UnregisterBroker: UnregisterBrokerRequest => UnregisterBrokerResponse,
+    AlterPartition: AlterPartitionRequest => AlterPartitionResponse,
+    ElectLeaders: ElectLeadersRequest => ElectLeadersResponse,
+    AlterPartitionReassignments:
+        AlterPartitionReassignmentsRequest => AlterPartitionReassignmentsResponse,
+    ListPartitionReassignments:
+        ListPartitionReassignmentsRequest => ListPartitionReassignmentsResponse,
 }
 
 impl ControllerRequest {
@@ -72,8 +79,15 @@ impl ControllerRequest {
             | Self::BrokerHeartbeat { .. }
             | Self::RegisterController { .. }
             | Self::AssignReplicasToDirs { .. } => Some(Operation::ClusterAction),
-            Self::CreateAcls { .. } | Self::DeleteAcls { .. } => Some(Operation::Alter),
-            Self::DescribeQuorum { .. } => Some(Operation::Describe),
+            Self::AlterPartition { .. } => Some(Operation::ClusterAction),
+            Self::CreateAcls { .. }
+            | Self::DeleteAcls { .. }
+            | Self::UnregisterBroker { .. }
+            | Self::ElectLeaders { .. }
+            | Self::AlterPartitionReassignments { .. } => Some(Operation::Alter),
+            Self::DescribeQuorum { .. } | Self::ListPartitionReassignments { .. } => {
+                Some(Operation::Describe)
+            }
             Self::CreateTopics { .. }
             | Self::DeleteTopics { .. }
             | Self::CreatePartitions { .. }
@@ -216,6 +230,37 @@ impl ControllerRequest {
             }
             .into(),
             Self::RegisterController { .. } => ControllerRegistrationResponse {
+                error_code: code,
+                error_message: message(),
+                ..Default::default()
+            }
+            .into(),
+            Self::UnregisterBroker { .. } => UnregisterBrokerResponse {
+                error_code: code,
+                error_message: message(),
+                ..Default::default()
+            }
+            .into(),
+            Self::AlterPartition { .. } => AlterPartitionResponse {
+                error_code: code,
+                ..Default::default()
+            }
+            .into(),
+            Self::ElectLeaders { .. } => ElectLeadersResponse {
+                error_code: code,
+                ..Default::default()
+            }
+            .into(),
+            Self::AlterPartitionReassignments { request, .. } => {
+                AlterPartitionReassignmentsResponse {
+                    allow_replication_factor_change: request.allow_replication_factor_change,
+                    error_code: code,
+                    error_message: message(),
+                    ..Default::default()
+                }
+                .into()
+            }
+            Self::ListPartitionReassignments { .. } => ListPartitionReassignmentsResponse {
                 error_code: code,
                 error_message: message(),
                 ..Default::default()

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::*;
-use crate::base::Uuid;
+use crate::base::{PartitionIndex, Uuid};
+use crate::metadata::PartitionImage;
 use crate::raft::testing::leader;
 use crate::security::{AllowAll, Authorizer, RequestContext};
 use crate::wire::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
 use crate::wire::messages::{
-    BrokerHeartbeatRequest, BrokerRegistrationRequest, ConfigRecord, CreateTopicsRequest,
-    broker_registration_request,
+    AlterPartitionRequest, BrokerHeartbeatRequest, BrokerRegistrationRequest, ConfigRecord,
+    CreateTopicsRequest, alter_partition_request, broker_registration_request,
 };
 
 /// Rules that know a few topic configs.
@@ -81,7 +82,8 @@ pub struct Bench {
     /// All values appended so far.
     pub log: Vec<Bytes>,
     raft: Raft,
-    epochs: BTreeMap<i32, i64>,
+    /// Of registered brokers.
+    pub epochs: BTreeMap<i32, i64>,
 }
 
 impl Bench {
@@ -122,6 +124,26 @@ impl Bench {
             raft: &self.raft,
         };
         self.controller.decide(&turn, request)
+    }
+
+    /// Does all that is due now; why.
+    pub fn run_due(&mut self) -> Vec<&'static str> {
+        let mut reasons = Vec::new();
+        loop {
+            let turn = Turn {
+                now: self.now,
+                wall_ms: 1_000,
+                next_offset: self.next_offset,
+                raft: &self.raft,
+            };
+            let Some(due) = self.controller.decide_due(&turn) else {
+                return reasons;
+            };
+            assert_eq!(due.values.len(), due.records.len());
+            assert!(!due.records.is_empty(), "{}", due.reason);
+            self.append(&due.records);
+            reasons.push(due.reason);
+        }
     }
 
     /// Decides, appends, replays; the answer.
@@ -203,6 +225,48 @@ impl Bench {
         (response.is_fenced, response.should_shut_down)
     }
 
+    /// The only directory of a broker that registered by [`Bench::registration`].
+    pub fn directory(&self, id: i32) -> Uuid {
+        self.registration(id, 0).log_dirs[0]
+    }
+
+    pub fn partition(&self, topic: &str, index: i32) -> PartitionImage {
+        let image = self.controller.image();
+        let partition = image.topics.partition(topic, PartitionIndex(index));
+        PartitionImage::clone(partition.unwrap())
+    }
+
+    /// What the leader of partition 0 proposes with the epochs that it should have; the
+    /// error.
+    pub fn propose_isr(&mut self, leader: i32, topic: &str, isr: &[i32]) -> i16 {
+        let partition = self.partition(topic, 0);
+        let topic_id = self.controller.image().topics.by_name(topic).unwrap().id;
+        let member = |id: &i32| alter_partition_request::BrokerState {
+            broker_id: *id,
+            broker_epoch: self.epochs[id],
+        };
+        let request = AlterPartitionRequest {
+            broker_id: leader,
+            broker_epoch: self.epochs[&leader],
+            topics: vec![alter_partition_request::TopicData {
+                topic_id,
+                partitions: vec![alter_partition_request::PartitionData {
+                    leader_epoch: partition.leader_epoch.0,
+                    new_isr_with_epochs: isr.iter().map(member).collect(),
+                    partition_epoch: partition.partition_epoch,
+                    ..Default::default()
+                }],
+            }],
+        };
+        let ctx = RequestContext::internal();
+        let response = self.run(ControllerRequest::AlterPartition { ctx, request });
+        let ControllerResponse::AlterPartition(response) = response else {
+            panic!("{response:?}");
+        };
+        assert_eq!(response.error_code, 0);
+        response.topics[0].partitions[0].error_code
+    }
+
     pub fn create_topic(&mut self, name: &str, num_partitions: i32) -> Uuid {
         self.create(CreatableTopic {
             name: name.to_owned(),
@@ -277,6 +341,8 @@ fn controller(authorizer: Arc<dyn Authorizer>) -> Controller {
         default_replication_factor: 1,
         delete_topic_enable: true,
         broker_session_timeout_ms: 9_000,
+        leader_imbalance_check_interval: Some(Duration::from_secs(300)),
+        unclean_leader_election_interval: Duration::from_secs(300),
     };
     Controller::new(settings, Arc::new(FewRules), authorizer, Rng::new(5))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::controller::ControllerConfig;
 use super::directories::Directories;
@@ -126,6 +127,9 @@ pub fn static_voters(config: &NodeConfig) -> Option<VoterSet> {
 }
 
 fn controller_settings(config: &NodeConfig, storage: &Storage) -> ControllerSettings {
+    let leader_imbalance = config.metadata.leader_imbalance_check_interval_seconds;
+    let unclean_election = config.metadata.unclean_leader_election_interval_ms;
+    let at_least_one = |interval: i64| u64::try_from(interval).unwrap_or(1).max(1);
     ControllerSettings {
         node_id: storage.node_id,
         cluster_id: storage.cluster_id.clone(),
@@ -134,6 +138,11 @@ fn controller_settings(config: &NodeConfig, storage: &Storage) -> ControllerSett
         delete_topic_enable: config.topics.delete_topic_enable,
         broker_session_timeout_ms: u64::try_from(config.metadata.broker_session_timeout_ms)
             .unwrap_or(0),
+        leader_imbalance_check_interval: config
+            .metadata
+            .auto_leader_rebalance_enable
+            .then(|| Duration::from_secs(at_least_one(leader_imbalance))),
+        unclean_leader_election_interval: Duration::from_millis(at_least_one(unclean_election)),
     }
 }
 
