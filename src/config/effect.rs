@@ -14,13 +14,11 @@ use super::topic;
 /// Properties of nodes and topics that are read into a typed field which nothing goes by
 /// yet. A test keeps the list true.
 const NOT_ACTED_ON: &[&str] = &[
-    "auto.leader.rebalance.enable",
     "broker.heartbeat.interval.ms",
     "controller.quorum.append.linger.ms",
     "controller.quorum.bootstrap.servers",
     "controller.quorum.election.timeout.ms",
     "delete.retention.ms",
-    "leader.imbalance.check.interval.seconds",
     "log.flush.start.offset.checkpoint.interval.ms",
     "max.compaction.lag.ms",
     "max.request.partition.size.limit",
@@ -35,7 +33,6 @@ const NOT_ACTED_ON: &[&str] = &[
     "socket.send.buffer.bytes",
     "transaction.max.timeout.ms",
     "unclean.leader.election.enable",
-    "unclean.leader.election.interval.ms",
 ];
 
 /// Broker properties that Ottla acts on; it accepts the others, but they change nothing.

@@ -209,9 +209,6 @@ pub struct MetadataConfig {
     pub controller_quorum_election_timeout_ms: i32,
     pub broker_heartbeat_interval_ms: i32,
     pub broker_session_timeout_ms: i32,
-    pub auto_leader_rebalance_enable: bool,
-    pub leader_imbalance_check_interval_seconds: i64,
-    pub unclean_leader_election_interval_ms: i64,
 }
 
 /// The authorizer that goes by ACLs.
@@ -317,10 +314,6 @@ impl NodeConfig {
                     .int("controller.quorum.election.timeout.ms"),
                 broker_heartbeat_interval_ms: r.int("broker.heartbeat.interval.ms"),
                 broker_session_timeout_ms: r.int("broker.session.timeout.ms"),
-                auto_leader_rebalance_enable: r.boolean("auto.leader.rebalance.enable"),
-                leader_imbalance_check_interval_seconds: r
-                    .long("leader.imbalance.check.interval.seconds"),
-                unclean_leader_election_interval_ms: r.long("unclean.leader.election.interval.ms"),
             },
             authorizer: authorizer(r),
             fixed,

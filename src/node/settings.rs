@@ -126,10 +126,10 @@ pub fn static_voters(config: &NodeConfig) -> Option<VoterSet> {
     (!voters.is_empty()).then(|| voters.iter().map(voter).collect())
 }
 
+/// Kafka's defaults; nothing goes by them before the node runs what is due.
+const CHECK_INTERVAL: Duration = Duration::from_secs(300);
+
 fn controller_settings(config: &NodeConfig, storage: &Storage) -> ControllerSettings {
-    let leader_imbalance = config.metadata.leader_imbalance_check_interval_seconds;
-    let unclean_election = config.metadata.unclean_leader_election_interval_ms;
-    let at_least_one = |interval: i64| u64::try_from(interval).unwrap_or(1).max(1);
     ControllerSettings {
         node_id: storage.node_id,
         cluster_id: storage.cluster_id.clone(),
@@ -138,11 +138,8 @@ fn controller_settings(config: &NodeConfig, storage: &Storage) -> ControllerSett
         delete_topic_enable: config.topics.delete_topic_enable,
         broker_session_timeout_ms: u64::try_from(config.metadata.broker_session_timeout_ms)
             .unwrap_or(0),
-        leader_imbalance_check_interval: config
-            .metadata
-            .auto_leader_rebalance_enable
-            .then(|| Duration::from_secs(at_least_one(leader_imbalance))),
-        unclean_leader_election_interval: Duration::from_millis(at_least_one(unclean_election)),
+        leader_imbalance_check_interval: Some(CHECK_INTERVAL),
+        unclean_leader_election_interval: CHECK_INTERVAL,
     }
 }
 
