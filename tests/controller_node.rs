@@ -13,7 +13,7 @@ use ottla::controller::{
     ApiError, ConfigRules, ControllerRequest, ControllerResponse, ControllerSettings,
     EffectiveConfig, TopicConfigLayers,
 };
-use ottla::io::local::oneshot;
+use ottla::io::local::{oneshot, or_deadline};
 use ottla::io::{Backend, CoreConfig, Disk, OpenMode, Queue, Rt, run_core};
 use ottla::log::LogConfig;
 use ottla::metadata::{
@@ -546,13 +546,6 @@ fn what_this_node_cannot_run_is_left_alone() {
     };
     let text = refused(&|_| {}, &|_| {});
     assert!(text.contains("names no voters"), "{text}");
-    let text = refused(&|disk| format(disk, Path::new(METADATA_DIR)), &|config| {
-        config.settings.node_id = BrokerId(8);
-    });
-    assert!(
-        text.contains("node 8 can't lead the metadata quorum alone"),
-        "{text}"
-    );
     let text = refused(
         &|disk| {
             format(disk, Path::new(METADATA_DIR));
@@ -573,6 +566,27 @@ fn what_this_node_cannot_run_is_left_alone() {
         text.contains("feature eligible.leader.replicas.version is finalized"),
         "{text}"
     );
+}
+
+/// A node that isn't among the voters waits for them, and leads nothing.
+#[test]
+fn a_node_that_does_not_vote_does_not_lead() {
+    sim::run(9, |sim| {
+        let node = sim.add_node(1);
+        format(&sim.disk(node), Path::new(METADATA_DIR));
+        let rt = sim.boot(node).remove(0);
+        let inner = rt.clone();
+        sim.block_on(&rt, LIMIT, async move {
+            let mut config = config(Path::new(METADATA_DIR));
+            config.settings.node_id = BrokerId(8);
+            let until = inner.now() + Duration::from_secs(20);
+            let starting = or_deadline(&inner, started(&inner, config), until);
+            assert!(starting.await.is_err(), "it has an image from nobody");
+        });
+        let log = Path::new("/data/__cluster_metadata-0/00000000000000000000.log");
+        let log = sim.disk(node).open(log, OpenMode::Read).unwrap();
+        assert_eq!(log.len().unwrap(), 0);
+    });
 }
 
 /// Old snapshots go, and the segments before them; the next start reads what is left.

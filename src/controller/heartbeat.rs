@@ -108,7 +108,7 @@ enum ControlState {
 impl Controller {
     pub(super) fn decide_broker_heartbeat(
         &mut self,
-        turn: &Turn<'_>,
+        turn: &Turn,
         request: &BrokerHeartbeatRequest,
     ) -> Outcome<BrokerHeartbeatResponse> {
         let id = BrokerId(request.broker_id);

@@ -25,7 +25,6 @@ use crate::metadata::{
     ConfigEntries, ConfigResourceType, ImageChanges, MetadataDelta, MetadataImage, MetadataRecord,
     Provenance, ReplayError, TopicImage,
 };
-use crate::raft::Raft;
 use crate::security::{Authorizer, CLUSTER_NAME, CurrentAuthorizer, ResourceType};
 
 mod acls;
@@ -91,12 +90,13 @@ pub struct ControllerSettings {
 
 /// The moment of a decision.
 #[derive(Clone, Copy, Debug)]
-pub struct Turn<'a> {
+pub struct Turn {
     pub now: Nanos,
     pub wall_ms: Millis,
     /// Offset that the first record of the decision will get.
     pub next_offset: Offset,
-    pub raft: &'a Raft,
+    /// The finalized kraft.version.
+    pub kraft_version: i16,
 }
 
 /// What an operation comes to.
@@ -165,7 +165,7 @@ impl Controller {
     }
 
     /// What an operation would write and answer.
-    pub fn decide(&mut self, turn: &Turn<'_>, request: &ControllerRequest) -> Decision {
+    pub fn decide(&mut self, turn: &Turn, request: &ControllerRequest) -> Decision {
         use ControllerRequest as Q;
         let is_atomic = !matches!(
             request,
@@ -195,10 +195,8 @@ impl Controller {
             Q::AllocateProducerIds { request, .. } => {
                 erase(self.decide_allocate_producer_ids(request))
             }
-            Q::DescribeQuorum { request, .. } => Ok((
-                Vec::new(),
-                turn.raft.describe_quorum(request, turn.wall_ms).into(),
-            )),
+            // The quorum itself is asked.
+            Q::DescribeQuorum { .. } => Err(ApiError::general(ErrorCode::NOT_CONTROLLER)),
             Q::RegisterBroker { request, .. } => erase(self.decide_register_broker(turn, request)),
             Q::BrokerHeartbeat { request, .. } => {
                 erase(self.decide_broker_heartbeat(turn, request))
@@ -252,7 +250,7 @@ impl Controller {
     }
 
     /// At the first turn of an active controller.
-    fn begin(&mut self, turn: &Turn<'_>) {
+    fn begin(&mut self, turn: &Turn) {
         let own = self.settings.node_id;
         self.heartbeats.begin(&self.image.cluster, own, turn.now);
         self.timers.begin(&self.settings, turn.now);

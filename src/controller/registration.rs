@@ -24,7 +24,7 @@ use crate::wire::messages::{
 impl Controller {
     pub(super) fn decide_register_broker(
         &mut self,
-        turn: &Turn<'_>,
+        turn: &Turn,
         request: &BrokerRegistrationRequest,
     ) -> Outcome<BrokerRegistrationResponse> {
         let id = BrokerId(request.broker_id);
@@ -93,7 +93,7 @@ impl Controller {
 
     fn check_registration(
         &self,
-        turn: &Turn<'_>,
+        turn: &Turn,
         request: &BrokerRegistrationRequest,
     ) -> Result<(), ApiError> {
         let id = BrokerId(request.broker_id);
@@ -164,7 +164,7 @@ impl Controller {
     /// doesn't name it has at level 0 only.
     fn check_features(
         &self,
-        turn: &Turn<'_>,
+        turn: &Turn,
         request: &BrokerRegistrationRequest,
     ) -> Result<(), ApiError> {
         let claimed = |name: &str| request.features.iter().find(|f| f.name == name);
@@ -178,7 +178,7 @@ impl Controller {
                 ),
             )
         };
-        let kraft_version = (KRAFT_VERSION_FEATURE, turn.raft.kraft_version());
+        let kraft_version = (KRAFT_VERSION_FEATURE, turn.kraft_version);
         for feature in &request.features {
             let level = match feature.name.as_str() {
                 KRAFT_VERSION_FEATURE => kraft_version.1,

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use super::*;
 use crate::base::{PartitionIndex, Uuid};
 use crate::metadata::PartitionImage;
-use crate::raft::testing::leader;
 use crate::security::{AllowAll, Authorizer, RequestContext};
 use crate::wire::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
 use crate::wire::messages::{
@@ -81,7 +80,6 @@ pub struct Bench {
     pub now: Nanos,
     /// All values appended so far.
     pub log: Vec<Bytes>,
-    raft: Raft,
     /// Of registered brokers.
     pub epochs: BTreeMap<i32, i64>,
 }
@@ -99,7 +97,6 @@ impl Bench {
             next_offset: Offset(0),
             now: Nanos(1),
             log: Vec::new(),
-            raft: leader(),
             epochs: BTreeMap::new(),
         };
         bench.append(&[MetadataRecord::feature_level("metadata.version", 30)]);
@@ -121,7 +118,7 @@ impl Bench {
             now: self.now,
             wall_ms: 1_000,
             next_offset: self.next_offset,
-            raft: &self.raft,
+            kraft_version: 0,
         };
         self.controller.decide(&turn, request)
     }
@@ -134,7 +131,7 @@ impl Bench {
                 now: self.now,
                 wall_ms: 1_000,
                 next_offset: self.next_offset,
-                raft: &self.raft,
+                kraft_version: 0,
             };
             let Some(due) = self.controller.decide_due(&turn) else {
                 return reasons;

@@ -80,7 +80,7 @@ impl Controller {
     }
 
     /// One piece of what is due; `None` when nothing is.
-    pub fn decide_due(&mut self, turn: &Turn<'_>) -> Option<DueDecision> {
+    pub fn decide_due(&mut self, turn: &Turn) -> Option<DueDecision> {
         self.begin(turn);
         let mut records = Vec::new();
         let due = |at: Option<Nanos>| at.is_some_and(|at| at <= turn.now);

@@ -182,6 +182,13 @@ impl Log {
         }
     }
 
+    /// Size of the segments that hold nothing from an offset on.
+    pub fn bytes_of_segments_below(&self, offset: Offset) -> u64 {
+        let segments = self.segments.iter().zip(self.segments.iter().skip(1));
+        let below = segments.take_while(|(_, next)| next.base_offset() <= offset);
+        below.map(|(segment, _)| u64::from(segment.size())).sum()
+    }
+
     pub fn size_in_bytes(&self) -> u64 {
         let sizes = self.segments.iter().map(|s| u64::from(s.size()));
         sizes.sum()

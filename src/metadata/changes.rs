@@ -68,21 +68,7 @@ pub struct LocalReplica {
 impl ImageChanges {
     /// The change from nothing to `image`: the first publication on a node.
     pub fn everything(image: &MetadataImage) -> ImageChanges {
-        let touched = Touched {
-            topics: image.topics.iter_by_id().map(|topic| topic.id).collect(),
-            partitions: image
-                .topics
-                .iter_by_id()
-                .flat_map(|topic| topic.partitions().map(|(index, _)| (topic.id, index)))
-                .collect(),
-            configs: image
-                .configs
-                .iter()
-                .map(|(kind, name, _)| (kind, name.to_owned()))
-                .collect(),
-            brokers: image.cluster.brokers.keys().copied().collect(),
-            controllers: image.cluster.controllers.keys().copied().collect(),
-        };
+        let touched = Touched::all_of(image);
         ImageChanges::between(&MetadataImage::default(), image, &touched)
     }
 

@@ -83,7 +83,44 @@ pub(super) struct Touched {
     pub controllers: BTreeSet<BrokerId>,
 }
 
+impl Touched {
+    /// Whatever there is in an image.
+    pub fn all_of(image: &MetadataImage) -> Touched {
+        Touched {
+            topics: image.topics.iter_by_id().map(|topic| topic.id).collect(),
+            partitions: image
+                .topics
+                .iter_by_id()
+                .flat_map(|topic| topic.partitions().map(|(index, _)| (topic.id, index)))
+                .collect(),
+            configs: image
+                .configs
+                .iter()
+                .map(|(kind, name, _)| (kind, name.to_owned()))
+                .collect(),
+            brokers: image.cluster.brokers.keys().copied().collect(),
+            controllers: image.cluster.controllers.keys().copied().collect(),
+        }
+    }
+}
+
 impl MetadataDelta {
+    /// From one image to another that wasn't made from it.
+    pub(super) fn between(base: &MetadataImage, next: MetadataImage) -> MetadataDelta {
+        let mut touched = Touched::all_of(base);
+        let others = Touched::all_of(&next);
+        touched.topics.extend(others.topics);
+        touched.partitions.extend(others.partitions);
+        touched.configs.extend(others.configs);
+        touched.brokers.extend(others.brokers);
+        touched.controllers.extend(others.controllers);
+        MetadataDelta {
+            base: base.clone(),
+            next,
+            touched,
+        }
+    }
+
     pub fn new(base: &MetadataImage) -> MetadataDelta {
         MetadataDelta {
             base: base.clone(),

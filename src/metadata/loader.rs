@@ -52,8 +52,19 @@ impl MetadataLoader {
         &self.image
     }
 
-    /// Sets the version that the log's control records finalize, before the first image is
-    /// taken.
+    /// The state as of all batches so far, without ending what [`MetadataLoader::take`] tells.
+    pub fn latest(&self) -> MetadataImage {
+        self.visible.clone().apply(self.visible_to).0
+    }
+
+    /// Goes on from the image of a snapshot, which takes the place of what was read so far.
+    pub fn replace(&mut self, image: MetadataImage) {
+        self.transaction = None;
+        self.visible_to = image.provenance;
+        self.visible = MetadataDelta::between(&self.image, image);
+    }
+
+    /// Sets the version that the log's control records finalize.
     pub fn set_kraft_version(&mut self, version: i16) {
         self.image.kraft_version = version;
         self.visible.set_kraft_version(version);

@@ -1,22 +1,25 @@
-//! The controller's loop, on a core of its own: takes operations, lets
-//! [`Controller`] decide, appends, syncs, replays what is committed, publishes the new
-//! image to every core, and only then answers.
+//! The controller's core: owns the replica of the metadata log and, while this node leads the
+//! quorum, decides. Takes operations, lets [`Controller`] decide, proposes the records,
+//! waits until they are committed, publishes the new image to every core, and only then
+//! answers.
 //!
 //! ```text
-//!   call ─▶ queue ─▶ group: decide, append, replay (uncommitted) … ─▶ one fsync ─▶ high watermark
-//!                                                                                    │
-//!   answers ◀── publish returned: every core has the image ◀── loader (committed) ◀──┘
+//!   call ─▶ decide, propose, replay (uncommitted) … ─▶ one fsync, a majority ─▶ high watermark
+//!                                                                                │
+//!   answers ◀── published: every core has the image ◀── loader (committed) ◀─────┘
 //! ```
-//! Operations that arrive while a group is synced and published form the next group, so
-//! that many share one fsync (group commit). Called by the node's lifecycle, and through
-//! it by API handlers on all cores.
+//! Operations that arrive while others are synced or replicated share the next sync (group
+//! commit). The state machine goes on while an image is published: elections don't wait.
+//! Called by the node's lifecycle, and through it by API handlers on all cores.
 //!
-//! Invariants: an answer that promises something leaves after it is durable and visible on
-//! every core. What has no space in the log is refused with KAFKA_STORAGE_ERROR and hasn't
-//! happened. After any other I/O error nothing is written any more: everyone gets
+//! Invariants: an answer that promises something leaves after it is committed and visible
+//! on every core; uncommitted records never reach a published image, and are forgotten with
+//! the leadership. What has no space in the log is refused with KAFKA_STORAGE_ERROR and
+//! hasn't happened. After any other I/O error nothing is written any more: everyone gets
 //! NOT_CONTROLLER and [`ControllerHandle::failed`] returns.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,34 +27,43 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::metadata_log::{self, MetadataLog, MetadataLogError, Place};
-use crate::base::{ErrorCode, Rng, Uuid};
+use super::metadata_log::{self, MetadataLog, MetadataLogError, Opened, Place};
+use super::peers::Peers;
+use super::replica::{Notice, Proposed, Replica};
+use crate::base::{BrokerId, ErrorCode, LeaderEpoch, Offset, Rng, Uuid};
 use crate::controller::activation::activation_records;
 use crate::controller::{
     ApiError, ConfigRules, Controller, ControllerRequest, ControllerResponse, ControllerSettings,
     RECORDS_PER_OPERATION_MAX, Turn,
 };
-use crate::io::local::{self, Notify};
+use crate::io::local::{self, Either, Notify};
 use crate::io::{Queue, Rt};
 use crate::log::LogConfig;
 use crate::metadata::version::is_supported;
 use crate::metadata::{
-    BatchOrigin, ImageChanges, Listener, MetadataImage, MetadataLoader, MetadataRecord,
-    supported_features,
+    ImageChanges, Listener, MetadataImage, MetadataLoader, MetadataRecord, supported_features,
 };
-use crate::raft::VoterSet;
 use crate::raft::checkpoint::chunks;
+use crate::raft::quorum::{
+    Boot, Config as QuorumConfig, FlushId, Input, Now, OffsetAndEpoch, Quorum, Request, Response,
+    Version,
+};
+use crate::raft::voters::{Endpoint, KRAFT_VERSIONS};
+use crate::raft::{ReplicaKey, VoterSet};
 use crate::security::{Authorizer, RequestContext};
 use crate::telemetry::RateLimit;
-use crate::wire::messages::ControllerRegistrationRequest;
 use crate::wire::messages::controller_registration_request as registration;
+use crate::wire::messages::{ControllerRegistrationRequest, DescribeQuorumRequest};
 
-/// Operations that wait for the loop, and that are decided before one sync.
+/// Events that wait for the loop, and that are taken before it looks around.
 const QUEUE_MAX: usize = 1_024;
 const GROUP_MAX: usize = 128;
 
 /// How often a disk without space is told of.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Longest time for which the loop sleeps.
+const SLEEP_MAX: Duration = Duration::from_secs(3_600);
 
 /// Who gets every new image.
 pub trait Publish {
@@ -84,21 +96,50 @@ pub struct ControllerConfig {
 pub struct ControllerHandle(Rc<Shared>);
 
 struct Shared {
-    queue: local::mpsc::Sender<Submission>,
+    events: local::mpsc::Sender<Event>,
     failure: RefCell<Option<Rc<MetadataLogError>>>,
     failed: Notify,
+    leader: RefCell<KnownLeader>,
 }
 
-enum Submission {
-    Call {
-        request: Rc<ControllerRequest>,
-        reply: local::oneshot::Sender<ControllerResponse>,
-    },
+/// Who leads the quorum, as this node knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KnownLeader {
+    pub id: Option<BrokerId>,
+    /// Where it is reached, if it is another node.
+    pub endpoint: Option<Endpoint>,
+}
+
+/// What the loop is told.
+pub enum Event {
+    Input(Input),
+    Persisted(Version),
+    /// With the log's end that was synced, if there was something to sync.
+    Flushed(FlushId, Option<Offset>),
+    SnapshotWritten(OffsetAndEpoch, u64, Result<(), MetadataLogError>),
+    /// Every core has the image of everything up to the last one taken.
+    Published,
+    Failed(MetadataLogError),
+    /// A request to the quorum.
+    Ask(AskQuorum),
+    /// An operation of the controller.
+    Call(Call),
     Stop(local::oneshot::Sender<()>),
 }
 
-/// Opens the metadata log, elects this node, and publishes the first image, with all of it
-/// as changes. Returns when that is done; operations are served from then on.
+pub struct AskQuorum {
+    pub api_version: i16,
+    pub request: Request,
+    pub reply: local::oneshot::Sender<Response>,
+}
+
+pub struct Call {
+    request: Rc<ControllerRequest>,
+    reply: local::oneshot::Sender<ControllerResponse>,
+}
+
+/// Opens the metadata log and takes part in the quorum. Returns when the first image is
+/// published, with all of it as changes; operations are served from then on.
 pub async fn start<P: Publish + 'static>(
     rt: &Rt,
     config: ControllerConfig,
@@ -108,33 +149,29 @@ pub async fn start<P: Publish + 'static>(
 ) -> Result<ControllerHandle, MetadataLogError> {
     let place = Place {
         metadata_dir: config.metadata_dir.clone(),
-        directory_id: config.directory_id,
-        node_id: config.settings.node_id,
         static_voters: config.static_voters.clone(),
         log: config.log.clone(),
     };
-    let (log, loader) = MetadataLog::open(rt.disk(), &place, rt.wall_ms())?;
-    let rng = Rng::new(rt.random_u64());
-    let mut active = Active {
-        rt: rt.clone(),
-        controller: Controller::new(config.settings.clone(), rules, authorizer, rng),
-        log,
-        loader,
-        uncommitted: Vec::new(),
-        full: RateLimit::new(WARNING_INTERVAL),
-        snapshot_bytes: config.snapshot_bytes,
-        publish,
-    };
-    active.activate(&config).await?;
-    let (queue, submissions) = local::channel(QUEUE_MAX);
+    let opened = MetadataLog::open(rt.disk(), &place, rt.wall_ms())?;
+    let (events, queue) = local::channel(QUEUE_MAX);
     let shared = Rc::new(Shared {
-        queue,
+        events: events.clone(),
         failure: RefCell::new(None),
         failed: Notify::new(),
+        leader: RefCell::default(),
     });
-    let serving = serve(active, submissions, Rc::clone(&shared));
-    rt.spawn(Queue::Request, serving);
-    Ok(ControllerHandle(shared))
+    let (started, starting) = local::oneshot();
+    let rng = Rng::new(rt.random_u64());
+    let controller = Controller::new(config.settings.clone(), rules, authorizer, rng);
+    let node = Node::boot(
+        rt, config, controller, opened, events, &shared, publish, started,
+    )?;
+    rt.spawn(Queue::Request, node.run(queue));
+    match starting.await {
+        Ok(Ok(())) => Ok(ControllerHandle(shared)),
+        Ok(Err(error)) => Err(error),
+        Err(_) => unreachable!("the loop tells before it ends"),
+    }
 }
 
 impl ControllerHandle {
@@ -142,11 +179,11 @@ impl ControllerHandle {
     pub async fn call(&self, request: ControllerRequest) -> ControllerResponse {
         let request = Rc::new(request);
         let (reply, answer) = local::oneshot();
-        let submission = Submission::Call {
+        let call = Call {
             request: Rc::clone(&request),
             reply,
         };
-        if self.0.queue.send(submission).await.is_ok()
+        if self.0.events.send(Event::Call(call)).await.is_ok()
             && let Ok(response) = answer.await
         {
             return response;
@@ -154,11 +191,27 @@ impl ControllerHandle {
         not_controller(&request)
     }
 
-    /// Closes the metadata log after what was asked before. Everything that is asked
-    /// afterwards gets NOT_CONTROLLER.
+    /// The quorum's answer to a request; none when it has stopped.
+    pub async fn ask(&self, api_version: i16, request: Request) -> Option<Response> {
+        let (reply, answer) = local::oneshot();
+        let ask = Event::Ask(AskQuorum {
+            api_version,
+            request,
+            reply,
+        });
+        self.0.events.send(ask).await.ok()?;
+        answer.await.ok()
+    }
+
+    pub fn leader(&self) -> KnownLeader {
+        self.0.leader.borrow().clone()
+    }
+
+    /// Hands the leadership over and closes the metadata log, after what was asked before.
+    /// Everything that is asked afterwards gets NOT_CONTROLLER.
     pub async fn stop(&self) {
         let (reply, stopped) = local::oneshot();
-        if self.0.queue.send(Submission::Stop(reply)).await.is_ok() {
+        if self.0.events.send(Event::Stop(reply)).await.is_ok() {
             let _ = stopped.await;
         }
     }
@@ -180,74 +233,255 @@ fn not_controller(request: &ControllerRequest) -> ControllerResponse {
     request.error_response(&ApiError::general(ErrorCode::NOT_CONTROLLER))
 }
 
-/// Serves until it is stopped or fails.
-async fn serve<P: Publish>(
-    mut active: Active<P>,
-    mut submissions: local::mpsc::Receiver<Submission>,
-    shared: Rc<Shared>,
-) {
-    while let Some(first) = submissions.recv().await {
-        let mut group = vec![first];
-        while group.len() < GROUP_MAX
-            && let Some(next) = submissions.try_recv()
-        {
-            group.push(next);
-        }
-        let mut calls = Vec::with_capacity(group.len());
-        let mut stop = None;
-        for submission in group {
-            match submission {
-                Submission::Call { request, reply } => calls.push((request, reply)),
-                Submission::Stop(reply) => stop = Some(reply),
-            }
-        }
-        if let Err(error) = active.run(calls).await {
-            fail(error, &shared);
-            return;
-        }
-        if let Some(reply) = stop {
-            if let Err(error) = active.log.close() {
-                fail(error, &shared);
-            }
-            let _ = reply.send(());
-            return;
-        }
-    }
+/// An operation that is decided and waits until every core has everything up to an offset.
+struct Pending {
+    up_to: Offset,
+    response: ControllerResponse,
+    reply: local::oneshot::Sender<ControllerResponse>,
 }
 
-fn fail(error: MetadataLogError, shared: &Shared) {
-    tracing::error!(%error, "the metadata log has failed: the controller stops");
-    *shared.failure.borrow_mut() = Some(Rc::new(error));
-    shared.failed.notify_all();
-}
+/// Told once: the first image is published, or why there is none.
+type Started = local::oneshot::Sender<Result<(), MetadataLogError>>;
 
-/// An operation and where its answer goes.
-type Call = (
-    Rc<ControllerRequest>,
-    local::oneshot::Sender<ControllerResponse>,
-);
-
-struct Active<P> {
+struct Node<P> {
     rt: Rt,
+    config: ControllerConfig,
     controller: Controller,
-    log: MetadataLog,
-    /// Behind the controller's state by what is not committed.
+    replica: Replica,
+    events: local::mpsc::Sender<Event>,
+    shared: Rc<Shared>,
+    publish: Rc<P>,
+    /// Everything committed.
     loader: MetadataLoader,
-    /// Appended batches that the loader has not seen.
-    uncommitted: Vec<(BatchOrigin, Vec<MetadataRecord>)>,
+    /// Up to where `loader` has read.
+    applied: Offset,
+    /// In which epoch this node decides.
+    active: Option<LeaderEpoch>,
+    /// End of what the controller wrote when it began, before which it publishes nothing.
+    activation_end: Offset,
+    /// The last offset that every core has.
+    published: Offset,
+    /// The last offset of the image that is being published.
+    publishing: Option<Offset>,
+    is_first_image: bool,
+    pending: VecDeque<Pending>,
     /// Warns of operations for which there is no space.
     full: RateLimit,
-    snapshot_bytes: u64,
-    publish: P,
+    started: Option<Started>,
+    stopping: Option<local::oneshot::Sender<()>>,
+    is_shutting_down: bool,
+    has_stopped: bool,
 }
 
-impl<P: Publish> Active<P> {
-    async fn activate(&mut self, config: &ControllerConfig) -> Result<(), MetadataLogError> {
+impl<P: Publish + 'static> Node<P> {
+    #[expect(clippy::too_many_arguments, reason = "the parts of a node, once")]
+    fn boot(
+        rt: &Rt,
+        config: ControllerConfig,
+        controller: Controller,
+        opened: Opened,
+        events: local::mpsc::Sender<Event>,
+        shared: &Rc<Shared>,
+        publish: P,
+        started: Started,
+    ) -> Result<Node<P>, MetadataLogError> {
+        let Opened {
+            log,
+            view,
+            election,
+            image,
+            applied,
+        } = opened;
+        let version = view.kraft_version();
+        if !(KRAFT_VERSIONS.0..=KRAFT_VERSIONS.1).contains(&version) {
+            return Err(MetadataLogError::KRaftVersion(version));
+        }
+        if view.voters().is_empty() {
+            return Err(MetadataLogError::NoVoters {
+                path: log.dir().to_owned(),
+            });
+        }
+        check_features(image.features.iter())?;
+        let now = Now {
+            mono: rt.now(),
+            wall_ms: rt.wall_ms(),
+        };
+        let boot = Boot {
+            config: quorum_config(&config),
+            log: view,
+            election,
+            rng: Rng::new(rt.random_u64()),
+        };
+        let quorum = Quorum::start(now, boot);
+        let peers = Peers::new(rt.clone(), events.clone());
+        Ok(Node {
+            replica: Replica::new(rt.clone(), quorum, log, events.clone(), peers),
+            rt: rt.clone(),
+            config,
+            controller,
+            events,
+            shared: Rc::clone(shared),
+            publish: Rc::new(publish),
+            loader: MetadataLoader::new(image),
+            applied,
+            active: None,
+            activation_end: Offset(0),
+            published: Offset(-1),
+            publishing: None,
+            is_first_image: true,
+            pending: VecDeque::new(),
+            full: RateLimit::new(WARNING_INTERVAL),
+            started: Some(started),
+            stopping: None,
+            is_shutting_down: false,
+            has_stopped: false,
+        })
+    }
+
+    /// Serves until it is stopped or fails.
+    async fn run(mut self, mut queue: local::mpsc::Receiver<Event>) {
+        if let Err(error) = self.serve(&mut queue).await {
+            tracing::error!(%error, "the metadata log has failed: the controller stops");
+            match self.started.take() {
+                Some(started) => {
+                    let _ = started.send(Err(error));
+                }
+                None => {
+                    *self.shared.failure.borrow_mut() = Some(Rc::new(error));
+                    self.shared.failed.notify_all();
+                }
+            }
+        }
+        // Whoever waits learns by the end of the queue and of what is pending.
+    }
+
+    async fn serve(
+        &mut self,
+        queue: &mut local::mpsc::Receiver<Event>,
+    ) -> Result<(), MetadataLogError> {
+        self.step(Input::Tick)?;
+        self.look_around()?;
+        while !self.has_stopped {
+            let wake_at = self.replica.wake_at().min(self.rt.now() + SLEEP_MAX);
+            match local::either(queue.recv(), self.rt.sleep_until(wake_at)).await {
+                Either::First(Some(first)) => {
+                    self.handle(first)?;
+                    for _ in 1..GROUP_MAX {
+                        let Some(next) = queue.try_recv() else { break };
+                        self.handle(next)?;
+                    }
+                    if self.replica.wake_at() <= self.rt.now() {
+                        self.step(Input::Tick)?;
+                    }
+                }
+                Either::First(None) => unreachable!("it holds a sender itself"),
+                Either::Second(()) => self.step(Input::Tick)?,
+            }
+            self.look_around()?;
+        }
+        self.replica.close()?;
+        if let Some(stopped) = self.stopping.take() {
+            let _ = stopped.send(());
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), MetadataLogError> {
+        match event {
+            Event::Input(input) => self.step(input),
+            Event::Persisted(version) => {
+                self.replica.on_persisted(version)?;
+                self.take_notices()
+            }
+            Event::Flushed(id, up_to) => {
+                self.replica.on_flushed(id, up_to)?;
+                self.take_notices()
+            }
+            Event::SnapshotWritten(id, size, written) => {
+                self.replica.on_snapshot_written(id, size, written)?;
+                self.take_notices()
+            }
+            Event::Published => {
+                self.published = self.publishing.take().expect("one is being published");
+                if let Some(started) = self.started.take() {
+                    let _ = started.send(Ok(()));
+                }
+                Ok(())
+            }
+            Event::Failed(error) => Err(error),
+            Event::Ask(ask) => {
+                self.replica.ask(ask.api_version, ask.request, ask.reply)?;
+                self.take_notices()
+            }
+            Event::Call(call) => self.on_call(call),
+            Event::Stop(reply) => {
+                self.stopping = Some(reply);
+                Ok(())
+            }
+        }
+    }
+
+    fn step(&mut self, input: Input) -> Result<(), MetadataLogError> {
+        self.replica.step(input)?;
+        self.take_notices()
+    }
+
+    fn take_notices(&mut self) -> Result<(), MetadataLogError> {
+        while let Some(notice) = self.replica.next_notice() {
+            match notice {
+                Notice::Committed(to) if to > self.applied => {
+                    self.replica.replay(&mut self.loader, self.applied, to)?;
+                    self.applied = to;
+                }
+                Notice::Committed(_) => {}
+                Notice::Load(id) => {
+                    self.loader.replace(self.replica.read_snapshot(id)?);
+                    self.applied = id.offset;
+                }
+                Notice::Leading(epoch) => self.activate(epoch)?,
+                Notice::Leader(epoch, leader) => self.on_leader(epoch, leader),
+                Notice::Stopped => self.has_stopped = true,
+            }
+        }
+        Ok(())
+    }
+
+    fn on_leader(&mut self, epoch: LeaderEpoch, leader: Option<BrokerId>) {
+        let me = self.config.settings.node_id;
+        let at = self.replica.quorum().leader_endpoint();
+        let endpoint = at.filter(|(id, _)| *id != me).map(|(_, endpoint)| endpoint);
+        let known = KnownLeader {
+            id: leader,
+            endpoint,
+        };
+        tracing::info!(
+            epoch = epoch.0,
+            leader = leader.map(|id| id.0),
+            "the quorum's leader"
+        );
+        *self.shared.leader.borrow_mut() = known;
+        let is_me = leader == Some(me);
+        if self.active.is_some_and(|active| active != epoch || !is_me) {
+            self.deactivate();
+        }
+    }
+
+    /// What isn't committed is forgotten; nobody is told that it was done.
+    fn deactivate(&mut self) {
+        self.active = None;
+        self.activation_end = Offset(0);
+        self.controller.load(MetadataImage::default());
+        let committed = self.applied;
+        // The senders of the others are dropped: NOT_CONTROLLER.
+        self.pending.retain(|pending| pending.up_to < committed);
+    }
+
+    /// This node leads: it goes on from what is committed.
+    fn activate(&mut self, epoch: LeaderEpoch) -> Result<(), MetadataLogError> {
         let disk = self.rt.disk();
-        let loaded = self.loader.take();
-        let loaded = loaded.map_or_else(|| self.loader.image().clone(), |(image, _)| image);
+        let loaded = self.loader.latest();
         check_features(loaded.features.iter())?;
-        let bootstrap = metadata_log::bootstrap_records(&*disk, &config.metadata_dir)?;
+        let bootstrap = metadata_log::bootstrap_records(&*disk, &self.config.metadata_dir)?;
         let records = activation_records(&loaded, &bootstrap, self.loader.open_transaction());
         check_features(records.iter().filter_map(|record| match record {
             MetadataRecord::FeatureLevel(feature) => {
@@ -256,9 +490,7 @@ impl<P: Publish> Active<P> {
             _ => None,
         }))?;
         self.controller.load(loaded);
-
-        let origin = self.log.append_first_batch(self.rt.wall_ms())?;
-        self.uncommitted.push((origin, Vec::new()));
+        self.active = Some(epoch);
         if !records.is_empty() {
             let version = self.controller.image().metadata_version();
             let encode = |record: &MetadataRecord| {
@@ -266,78 +498,69 @@ impl<P: Publish> Active<P> {
                 value.expect("activation's records have one version each")
             };
             let values: Vec<Bytes> = records.iter().map(encode).collect();
-            self.append(records, &values, true)?;
+            self.append(epoch, records, &values, true)?;
         }
         let incarnation = Uuid::random(&mut self.rt.rng());
         let register = ControllerRequest::RegisterController {
             ctx: RequestContext::internal(),
-            request: registration(config, incarnation),
+            request: registration(&self.config, incarnation),
         };
-        self.decide(&register)?;
-        self.log.flush(&self.rt).await?;
-        self.replay_committed()?;
-        let taken = self.loader.take();
-        let (image, _) = taken.expect("a first batch was written");
-        let changes = ImageChanges::everything(&image);
-        self.publish
-            .publish(Arc::new(image), Arc::new(changes))
-            .await;
+        self.decide(epoch, &register)?;
+        self.activation_end = self.replica.quorum().log().end();
         Ok(())
     }
 
-    /// Runs a group of operations and answers them all.
-    async fn run(&mut self, calls: Vec<Call>) -> Result<(), MetadataLogError> {
-        match self.decide_and_commit(&calls).await {
-            Ok(responses) => {
-                for ((_, reply), response) in calls.into_iter().zip(responses) {
-                    // Whoever asked may be gone; what was decided stands.
-                    let _ = reply.send(response);
-                }
-                let image = self.loader.image();
-                self.log
-                    .maybe_snapshot(&self.rt, image, self.snapshot_bytes)
-                    .await;
-                Ok(())
-            }
-            Err(error) => {
-                for (request, reply) in calls {
-                    let _ = reply.send(not_controller(&request));
-                }
-                Err(error)
-            }
+    fn on_call(&mut self, call: Call) -> Result<(), MetadataLogError> {
+        let Call { request, reply } = call;
+        if let ControllerRequest::DescribeQuorum { ctx, request } = &*request {
+            return self.describe_quorum(ctx.api_version, request.clone(), reply);
         }
+        let response = match self.active {
+            // Nothing new is begun by one that stops.
+            Some(epoch) if self.stopping.is_none() => self.decide(epoch, &request)?,
+            _ => None,
+        };
+        // Without one the reply is dropped: NOT_CONTROLLER.
+        if let Some(response) = response {
+            self.pending.push_back(Pending {
+                up_to: self.replica.quorum().log().end() + -1,
+                response,
+                reply,
+            });
+        }
+        self.take_notices()
     }
 
-    async fn decide_and_commit(
+    fn describe_quorum(
         &mut self,
-        calls: &[Call],
-    ) -> Result<Vec<ControllerResponse>, MetadataLogError> {
-        let mut responses = Vec::with_capacity(calls.len());
-        for (request, _) in calls {
-            responses.push(self.decide(request)?);
-        }
-        if !self.uncommitted.is_empty() {
-            self.log.flush(&self.rt).await?;
-            self.replay_committed()?;
-            if let Some((image, changes)) = self.loader.take() {
-                self.publish
-                    .publish(Arc::new(image), Arc::new(changes))
-                    .await;
+        api_version: i16,
+        request: DescribeQuorumRequest,
+        reply: local::oneshot::Sender<ControllerResponse>,
+    ) -> Result<(), MetadataLogError> {
+        let (sender, answer) = local::oneshot();
+        let request = Request::DescribeQuorum(request);
+        self.replica.ask(api_version, request, sender)?;
+        self.rt.spawn(Queue::Request, async move {
+            if let Ok(Response::DescribeQuorum(response)) = answer.await {
+                let _ = reply.send(response.into());
             }
-        }
-        Ok(responses)
+        });
+        self.take_notices()
     }
 
-    /// Decides one operation, appends its records and takes them into the state.
+    /// Decides one operation, proposes its records and takes them into the state. The
+    /// answer, unless this node doesn't lead any more.
     fn decide(
         &mut self,
+        epoch: LeaderEpoch,
         request: &ControllerRequest,
-    ) -> Result<ControllerResponse, MetadataLogError> {
+    ) -> Result<Option<ControllerResponse>, MetadataLogError> {
+        let log = self.replica.quorum().log();
         let turn = Turn {
             now: self.rt.now(),
             wall_ms: self.rt.wall_ms(),
-            next_offset: self.log.end_offset(),
-            raft: self.log.raft(),
+            next_offset: log.end(),
+            kraft_version: log.kraft_version(),
         };
         let decision = self.controller.decide(&turn, request);
         if !decision.records.is_empty() {
@@ -346,58 +569,122 @@ impl<P: Publish> Active<P> {
                 records = decision.records.len(),
                 "decided"
             );
-            match self.append(decision.records, &decision.values, decision.is_atomic) {
-                Err(error) if error.is_out_of_space() => {
+            let values = &decision.values;
+            match self.append(epoch, decision.records, values, decision.is_atomic)? {
+                Proposed::UpTo(_) => {}
+                Proposed::NotLeader => return Ok(None),
+                Proposed::Full => {
                     if let Some(suppressed) = self.full.allow(self.rt.now()) {
                         let operation = request.name();
-                        tracing::warn!(%error, operation, suppressed, "refused for want of space");
+                        tracing::warn!(operation, suppressed, "refused for want of space");
                     }
                     let refusal = ApiError::general(ErrorCode::KAFKA_STORAGE_ERROR);
-                    return Ok(request.error_response(&refusal));
+                    return Ok(Some(request.error_response(&refusal)));
                 }
-                appended => appended?,
             }
         }
-        Ok(decision.response)
+        Ok(Some(decision.response))
     }
 
-    /// Appends records and takes them into the state. After an error the state has what
-    /// the log has: of an operation that isn't atomic, some batches.
+    /// Proposes records and takes them into the state. If they weren't all taken, the state
+    /// has what the log has: of an operation that isn't atomic, some batches.
     fn append(
         &mut self,
+        epoch: LeaderEpoch,
         mut records: Vec<MetadataRecord>,
         values: &[Bytes],
         is_atomic: bool,
-    ) -> Result<(), MetadataLogError> {
-        let now_ms = self.rt.wall_ms();
+    ) -> Result<Proposed, MetadataLogError> {
         let batches: Vec<&[Bytes]> = if is_atomic {
             assert!(values.len() <= RECORDS_PER_OPERATION_MAX);
             vec![values]
         } else {
             chunks(values).collect()
         };
+        let mut outcome = Proposed::NotLeader;
         for batch in batches {
-            let origin = self.log.append_values(batch, now_ms)?;
+            let base_offset = self.replica.quorum().log().end();
+            outcome = self.replica.propose(epoch, batch.to_vec())?;
+            if !matches!(outcome, Proposed::UpTo(_)) {
+                return Ok(outcome);
+            }
             let rest = records.split_off(batch.len());
-            let replayed = self.controller.replay(&records, origin.base_offset);
+            let replayed = self.controller.replay(&records, base_offset);
             replayed.expect("a decision fits the state that it was made on");
-            self.uncommitted.push((origin, records));
             records = rest;
+        }
+        Ok(outcome)
+    }
+
+    /// After events were handled: answers, publishes, stops.
+    fn look_around(&mut self) -> Result<(), MetadataLogError> {
+        self.publish_next()?;
+        self.answer();
+        if self.publishing.is_none() && !self.is_first_image {
+            let image = self.loader.image();
+            self.replica
+                .maybe_snapshot(image, self.config.snapshot_bytes);
+        }
+        if self.stopping.is_some() && self.pending.is_empty() && !self.is_shutting_down {
+            self.is_shutting_down = true;
+            self.step(Input::Shutdown)?;
         }
         Ok(())
     }
 
-    /// Gives the loader the batches below the high watermark.
-    fn replay_committed(&mut self) -> Result<(), MetadataLogError> {
-        let high_watermark = self.log.raft().high_watermark();
-        for (origin, records) in self.uncommitted.drain(..) {
-            assert!(
-                high_watermark > Some(origin.last_offset),
-                "a single voter commits what it synced"
-            );
-            metadata_log::replay(&mut self.loader, origin, &records)?;
+    /// Publishes what is committed and visible, one image at a time.
+    fn publish_next(&mut self) -> Result<(), MetadataLogError> {
+        let is_activating = self.active.is_some() && self.applied < self.activation_end;
+        if self.publishing.is_some() || is_activating || self.applied.0 <= self.published.0 + 1 {
+            return Ok(());
         }
+        let up_to = self.applied + -1;
+        let Some((image, changes)) = self.loader.take() else {
+            self.published = up_to;
+            return Ok(());
+        };
+        check_features(image.features.iter())?;
+        let changes = if std::mem::replace(&mut self.is_first_image, false) {
+            ImageChanges::everything(&image)
+        } else {
+            changes
+        };
+        self.publishing = Some(up_to);
+        let (publish, events) = (Rc::clone(&self.publish), self.events.clone());
+        self.rt.spawn(Queue::Request, async move {
+            publish.publish(Arc::new(image), Arc::new(changes)).await;
+            let _ = events.send(Event::Published).await;
+        });
         Ok(())
+    }
+
+    fn answer(&mut self) {
+        while let Some(first) = self.pending.front()
+            && first.up_to <= self.published
+        {
+            let Pending {
+                response, reply, ..
+            } = self.pending.pop_front().expect("there is a front");
+            // Whoever asked may be gone; what was decided stands.
+            let _ = reply.send(response);
+        }
+    }
+}
+
+fn quorum_config(config: &ControllerConfig) -> QuorumConfig {
+    let me = ReplicaKey {
+        id: config.settings.node_id,
+        directory: Some(config.directory_id),
+    };
+    let listener = config.listeners.first().map_or("", |l| l.name.as_str());
+    let endpoint = |listener: &Listener| Endpoint {
+        listener: listener.name.clone(),
+        host: listener.host.clone(),
+        port: listener.port,
+    };
+    QuorumConfig {
+        endpoints: config.listeners.iter().map(endpoint).collect(),
+        ..QuorumConfig::new(me, &config.settings.cluster_id, listener)
     }
 }
 

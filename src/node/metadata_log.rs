@@ -5,10 +5,11 @@
 //!   <metadata dir>/bootstrap.checkpoint
 //!                  __cluster_metadata-0/ <base>.log|.index|.timeindex  quorum-state  <end>-<epoch>.checkpoint
 //! ```
-//! Called by [`super::controller`] alone. What is read at a start: the latest snapshot, the
-//! log from its end on (recovered as after an unclean stop, as Kafka does), quorum-state.
+//! Called by [`super::replica`], which does with them what the quorum's state machine says.
+//! What is read at a start: the latest snapshot, of the log (recovered as after an unclean
+//! stop, as Kafka does) who votes and where epochs begin, quorum-state.
 //!
-//! Invariants: nothing is acknowledged that isn't synced; a failed sync is final.
+//! Invariants: the log begins at 0 or where a snapshot ends; a failed sync is final.
 
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -17,11 +18,11 @@ use std::rc::Rc;
 use bytes::{Bytes, BytesMut};
 
 use crate::base::{BrokerId, LeaderEpoch, Millis, Offset, Uuid};
-use crate::io::{Chunk, Disk, OpenMode, Rt};
+use crate::io::{Disk, OpenMode, Rt};
 use crate::log::checkpoint::{Durability, replace_file};
 use crate::log::{
-    AppendError, AppendOrigin, FlushScope, Log, LogConfig, LogError, OpenParams, ReadError,
-    TailPool, manager,
+    AppendError, FlushScope, FlushWork, Log, LogConfig, LogError, OpenParams, ReadError, TailPool,
+    manager,
 };
 use crate::metadata::bootstrap::{self, BootstrapError};
 use crate::metadata::snapshot::{SnapshotError, image_of_values, image_values};
@@ -30,15 +31,14 @@ use crate::metadata::{
     ReplayError,
 };
 use crate::raft::checkpoint::{self, Checkpoint, Contents, read_batch};
-use crate::raft::control::{control_batch, data_batch};
+use crate::raft::quorum::{Fault, LogView, OffsetAndEpoch};
 use crate::raft::voters::Endpoint;
 use crate::raft::{
-    ControlRecord, ElectionState, METADATA_DIRECTORY, QuorumStateError, Raft, RaftError, Start,
-    Voter, VoterSet,
+    ControlRecord, ElectionState, METADATA_DIRECTORY, QuorumStateError, Voter, VoterSet,
 };
 use crate::record::{BatchError, BatchView, Batches};
 
-const QUORUM_STATE: &str = "quorum-state";
+pub const QUORUM_STATE: &str = "quorum-state";
 
 /// Bytes that are read at a time when the log is loaded.
 const READ_BYTES: usize = 1024 * 1024;
@@ -99,8 +99,10 @@ pub enum MetadataLogError {
     NoVoters { path: PathBuf },
     #[error("feature {name} is finalized at level {level}, which this version does not run yet")]
     Feature { name: String, level: i16 },
-    #[error(transparent)]
-    Raft(#[from] RaftError),
+    #[error("kraft.version {0} is not supported (0 and 1 are)")]
+    KRaftVersion(i16),
+    #[error("the metadata quorum: {0}")]
+    Fault(#[from] Fault),
 }
 
 impl MetadataLogError {
@@ -118,8 +120,6 @@ impl MetadataLogError {
 pub struct Place {
     /// The log directory with `__cluster_metadata-0`.
     pub metadata_dir: PathBuf,
-    pub directory_id: Uuid,
-    pub node_id: BrokerId,
     /// `controller.quorum.voters`; without it the voters stand in the log.
     pub static_voters: Option<VoterSet>,
     /// Its retention is that of snapshots (`metadata.max.retention.*`): the log begins
@@ -127,16 +127,27 @@ pub struct Place {
     pub log: LogConfig,
 }
 
-/// The open log with the raft state that goes with it.
+/// The open log and the snapshots beside it.
 pub struct MetadataLog {
     disk: Rc<dyn Disk>,
     /// `__cluster_metadata-0`
     dir: PathBuf,
     log: Log,
-    raft: Raft,
     retention: Retention,
     /// Appended since the last snapshot.
     bytes_since_snapshot: u64,
+}
+
+/// What a replica finds when it starts.
+pub struct Opened {
+    pub log: MetadataLog,
+    pub view: LogView,
+    /// Of the file `quorum-state`.
+    pub election: Option<ElectionState>,
+    /// The state that the latest snapshot holds.
+    pub image: MetadataImage,
+    /// Where that snapshot ends: what is in the log from there on isn't in `image`.
+    pub applied: Offset,
 }
 
 /// When old snapshots go, with the log before them. Negative: never.
@@ -146,220 +157,510 @@ struct Retention {
     ms: i64,
 }
 
+/// A snapshot's file.
+struct SnapshotFile {
+    id: OffsetAndEpoch,
+    bytes: u64,
+    modified_ms: Millis,
+}
+
 impl MetadataLog {
-    /// Opens the log, reads it and makes this node its leader in a new epoch. The loader
-    /// has everything that the log holds.
+    /// Opens the log, and brings it and its snapshots into agreement where a crash came
+    /// between them.
     pub fn open(
         disk: Rc<dyn Disk>,
         place: &Place,
         now_ms: Millis,
-    ) -> Result<(MetadataLog, MetadataLoader), MetadataLogError> {
+    ) -> Result<Opened, MetadataLogError> {
         let dir = place.metadata_dir.join(METADATA_DIRECTORY);
         disk.create_dir_all(&dir).map_err(at(&dir))?;
-        let snapshot = latest_snapshot(&*disk, &dir)?;
+        remove_parts(&*disk, &dir)?;
+        let election = read_election(&*disk, &dir)?;
         let params = OpenParams {
             topic_id: Some(Uuid::METADATA_TOPIC),
             ..Default::default()
         };
         let pool = TailPool::new(TAIL_BYTES);
-        let retention = Retention {
-            bytes: place.log.retention_bytes,
-            ms: place.log.retention_ms,
-        };
         // Segments go only with snapshots that cover them.
         let log_config = LogConfig {
             cleanup_delete: false,
             cleanup_compact: false,
             ..place.log.clone()
         };
-        let (mut log, report) =
-            Log::open(Rc::clone(&disk), &dir, log_config, &params, &pool, now_ms)?;
+        let (log, report) = Log::open(Rc::clone(&disk), &dir, log_config, &params, &pool, now_ms)?;
         if report.truncated_bytes > 0 {
             tracing::warn!(
                 bytes = report.truncated_bytes,
                 "metadata log: the torn end of an unclean stop was cut off"
             );
         }
-        let mut reader = Reader::new(&snapshot);
-        let from = snapshot.as_ref().map_or(Offset(0), |s| s.end_offset);
-        if log.log_end_offset() < from {
-            log.truncate_fully_and_start_at(from, now_ms)?;
-        }
-        if log.log_start_offset() > from {
-            return Err(MetadataLogError::Gap {
-                path: dir,
-                log_start: log.log_start_offset(),
-            });
-        }
-        let bytes_since_snapshot = reader.read_log(&mut log, &dir, from)?;
-        let raft = Raft::start(start(&*disk, place, &dir, &log, &snapshot, &reader)?)?;
-        persist_election(&*disk, &dir, &raft)?;
-        reader.loader.set_kraft_version(raft.kraft_version());
-        let metadata_log = MetadataLog {
+        let mut this = MetadataLog {
             disk,
             dir,
             log,
-            raft,
-            retention,
-            bytes_since_snapshot,
+            retention: Retention {
+                bytes: place.log.retention_bytes,
+                ms: place.log.retention_ms,
+            },
+            bytes_since_snapshot: 0,
         };
-        Ok((metadata_log, reader.loader))
-    }
-
-    pub fn raft(&self) -> &Raft {
-        &self.raft
-    }
-
-    pub fn end_offset(&self) -> Offset {
-        self.log.log_end_offset()
-    }
-
-    /// Appends the batch that begins this leader's epoch.
-    pub fn append_first_batch(&mut self, now_ms: Millis) -> Result<BatchOrigin, MetadataLogError> {
-        let records = self.raft.first_records();
-        let batch = control_batch(&records, self.end_offset(), self.raft.epoch(), now_ms);
-        self.append(batch, now_ms)
-    }
-
-    /// Appends the values of metadata records as one batch.
-    pub fn append_values(
-        &mut self,
-        values: &[Bytes],
-        now_ms: Millis,
-    ) -> Result<BatchOrigin, MetadataLogError> {
-        let batch = data_batch(values, self.end_offset(), self.raft.epoch(), now_ms);
-        self.append(batch, now_ms)
-    }
-
-    fn append(&mut self, batch: Bytes, now_ms: Millis) -> Result<BatchOrigin, MetadataLogError> {
-        let epoch = self.raft.epoch();
-        self.bytes_since_snapshot += batch.len() as u64;
-        let origin = AppendOrigin::Coordinator {
-            transaction_version: 0,
+        let snapshots = this.snapshots()?;
+        let static_voters = place.static_voters.clone().unwrap_or_default();
+        let latest = this.fit_to(&snapshots, now_ms)?;
+        let view = this.view(static_voters, &snapshots, latest.as_ref())?;
+        let applied = latest.as_ref().map_or(Offset(0), |(id, _)| id.offset);
+        let image = match latest {
+            Some((id, content)) => this.image_of(id, &content)?,
+            None => MetadataImage::default(),
         };
-        let info = self.log.append_own(batch, epoch, origin, now_ms)?;
-        self.raft.on_appended(self.log.log_end_offset());
-        Ok(BatchOrigin {
-            base_offset: info.first_offset,
-            last_offset: info.last_offset,
-            leader_epoch: epoch.0,
-            timestamp_ms: now_ms,
+        Ok(Opened {
+            log: this,
+            view,
+            election,
+            image,
+            applied,
         })
     }
 
-    /// Makes everything appended so far durable, and thereby committed.
-    pub async fn flush(&mut self, rt: &Rt) -> Result<(), MetadataLogError> {
-        let Some(work) = self.log.take_flush_work(FlushScope::All)? else {
-            return Ok(());
+    /// Makes the log go on from the latest snapshot, if it doesn't reach that, and begin
+    /// where a snapshot ends. Gives the latest one with its contents.
+    fn fit_to(
+        &mut self,
+        snapshots: &[SnapshotFile],
+        now_ms: Millis,
+    ) -> Result<Option<(OffsetAndEpoch, Checkpoint)>, MetadataLogError> {
+        let start = self.log.log_start_offset();
+        let Some(latest) = snapshots.last().map(|snapshot| snapshot.id) else {
+            return match start {
+                Offset(0) => Ok(None),
+                log_start => Err(self.gap(log_start)),
+            };
         };
-        for file in &work.files {
-            rt.sync(file).await.map_err(at(&self.dir))?;
+        let content = self.read_checkpoint(latest)?;
+        let first = snapshots
+            .iter()
+            .find(|snapshot| snapshot.id.offset >= start);
+        let before = first.filter(|snapshot| snapshot.id.offset == start);
+        let last = OffsetAndEpoch {
+            epoch: self.log.latest_epoch().map_or_else(
+                || before.map_or(LeaderEpoch(0), |snapshot| snapshot.id.epoch),
+                |entry| entry.epoch,
+            ),
+            offset: self.end(),
+        };
+        if latest.offset > last.offset || latest > last {
+            self.reset(latest.offset, now_ms)?;
+        } else if start > Offset(0) {
+            let first = first.ok_or_else(|| self.gap(start))?;
+            self.log.increase_log_start_offset(first.id.offset)?;
         }
-        self.log.on_flushed(work.up_to);
-        self.raft.on_durable(work.up_to);
+        Ok(Some((latest, content)))
+    }
+
+    fn gap(&self, log_start: Offset) -> MetadataLogError {
+        MetadataLogError::Gap {
+            path: self.dir.clone(),
+            log_start,
+        }
+    }
+
+    /// What the state machine is to know of the log.
+    fn view(
+        &mut self,
+        static_voters: VoterSet,
+        snapshots: &[SnapshotFile],
+        latest: Option<&(OffsetAndEpoch, Checkpoint)>,
+    ) -> Result<LogView, MetadataLogError> {
+        let start = self.log.log_start_offset();
+        let first = snapshots
+            .iter()
+            .find(|snapshot| snapshot.id.offset == start);
+        let mut view = match (first, latest) {
+            (Some(first), Some((id, content))) => {
+                let read;
+                let content = if first.id == *id {
+                    content
+                } else {
+                    read = self.read_checkpoint(first.id)?;
+                    &read
+                };
+                LogView::at_snapshot(
+                    static_voters,
+                    first.id,
+                    first.bytes,
+                    content.kraft_version,
+                    content.voters.clone(),
+                )
+            }
+            _ => LogView::new(static_voters),
+        };
+        for snapshot in snapshots.iter().filter(|s| s.id.offset >= start) {
+            view.add_snapshot(snapshot.id, snapshot.bytes);
+        }
+        let end = self.end();
+        let latest = latest.map_or(Offset(0), |(id, _)| id.offset);
+        let mut next = start;
+        let mut bytes = 0;
+        while next < end {
+            next = self.for_each_batch(next, end, &mut |batch, dir| {
+                if batch.base_offset() >= latest {
+                    bytes += batch.size_in_bytes() as u64;
+                }
+                let control = match batch.is_control() {
+                    true => contents(batch, dir)?,
+                    false => Contents::Data(Vec::new()),
+                };
+                let control = match control {
+                    Contents::Control(records) => records,
+                    Contents::Data(_) => Vec::new(),
+                };
+                let base = batch.base_offset();
+                let control = (0..).zip(control);
+                let control = control.map(|(index, record)| (base + index, record));
+                view.append(batch.next_offset(), batch.partition_leader_epoch(), control);
+                Ok(())
+            })?;
+        }
+        self.bytes_since_snapshot = bytes;
+        Ok(view)
+    }
+
+    /// Reads committed batches from an offset up to another into a loader; up to where.
+    pub fn replay(
+        &mut self,
+        loader: &mut MetadataLoader,
+        from: Offset,
+        to: Offset,
+    ) -> Result<Offset, MetadataLogError> {
+        self.for_each_batch(from, to, &mut |batch, dir| {
+            let origin = BatchOrigin {
+                base_offset: batch.base_offset(),
+                last_offset: batch.last_offset(),
+                leader_epoch: batch.partition_leader_epoch().0,
+                timestamp_ms: batch.max_timestamp(),
+            };
+            match contents(batch, dir)? {
+                Contents::Control(records) => {
+                    for record in records {
+                        if let ControlRecord::KRaftVersion(version) = record {
+                            loader.set_kraft_version(version.kraft_version);
+                        }
+                    }
+                    loader.skip_batch(origin);
+                    Ok(())
+                }
+                Contents::Data(values) => {
+                    let records = decode(&values, origin.base_offset)?;
+                    let replayed = loader.replay_batch(origin, &records);
+                    replayed.map_err(|source| MetadataLogError::Replay {
+                        offset: origin.base_offset,
+                        source,
+                    })
+                }
+            }
+        })
+    }
+
+    /// Reads some batches, at least one; where the next begins.
+    fn for_each_batch(
+        &mut self,
+        from: Offset,
+        to: Offset,
+        visit: &mut dyn FnMut(&BatchView<'_>, &Path) -> Result<(), MetadataLogError>,
+    ) -> Result<Offset, MetadataLogError> {
+        let buffer = self.log.read_bytes(from, READ_BYTES, to)?;
+        let mut next = from;
+        for batch in Batches::new(&buffer) {
+            match batch {
+                Ok(batch) => {
+                    visit(&batch, &self.dir)?;
+                    next = batch.next_offset();
+                }
+                // The read may end within a batch.
+                Err(_) if next > from => break,
+                Err(source) => {
+                    let offset = next;
+                    return Err(MetadataLogError::TornBatch { offset, source });
+                }
+            }
+        }
+        assert!(next > from, "a read brings at least one batch");
+        Ok(next)
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn disk(&self) -> Rc<dyn Disk> {
+        Rc::clone(&self.disk)
+    }
+
+    pub fn end(&self) -> Offset {
+        self.log.log_end_offset()
+    }
+
+    /// Appends batches as they are: of this leader, or as another sent them.
+    pub fn append(
+        &mut self,
+        batches: Bytes,
+        epoch: LeaderEpoch,
+        now_ms: Millis,
+    ) -> Result<(), MetadataLogError> {
+        let bytes = batches.len() as u64;
+        self.log.append_as_follower(batches, epoch, now_ms)?;
+        self.bytes_since_snapshot += bytes;
         Ok(())
     }
 
-    /// Writes a snapshot when enough was appended since the last one. The log is the
-    /// truth with or without it: a failure is told and tried again after as much more.
-    pub async fn maybe_snapshot(&mut self, rt: &Rt, image: &MetadataImage, bytes_between: u64) {
-        if self.bytes_since_snapshot < bytes_between {
-            return;
-        }
-        self.bytes_since_snapshot = 0;
-        match self.write_snapshot(rt, image).await {
-            Ok(name) => tracing::info!(name, "metadata snapshot written"),
-            Err(error) => {
-                tracing::error!(%error, "metadata snapshot not written");
-                return;
-            }
-        }
-        if let Err(error) = self.clean(rt.wall_ms()) {
-            tracing::error!(%error, "old metadata snapshots not removed");
-        }
+    pub fn truncate(&mut self, to: Offset, now_ms: Millis) -> Result<(), MetadataLogError> {
+        self.log.truncate_to(to, now_ms)?;
+        self.unlink()
     }
 
-    /// Removes the oldest snapshots while all files together are too large, or a snapshot
-    /// too old; the latest always stays. The log then begins where the oldest one ends.
-    fn clean(&mut self, now_ms: Millis) -> Result<(), MetadataLogError> {
-        let mut snapshots = Vec::new();
-        for entry in self.disk.read_dir(&self.dir).map_err(at(&self.dir))? {
-            if let Some(id) = checkpoint::parse_file_name(&entry.name) {
-                let path = self.dir.join(&entry.name);
-                let file = self.disk.open(&path, OpenMode::Read).map_err(at(&path))?;
-                let len = file.len().map_err(at(&path))?;
-                let modified_ms = file.modified_ms().map_err(at(&path))?;
-                snapshots.push((id, path, len, modified_ms));
+    /// Empties the log, which begins at an offset from then on.
+    pub fn reset(&mut self, start: Offset, now_ms: Millis) -> Result<(), MetadataLogError> {
+        self.log.truncate_fully_and_start_at(start, now_ms)?;
+        self.bytes_since_snapshot = 0;
+        self.unlink()
+    }
+
+    /// Drops the snapshots before this one, and the segments that it covers.
+    pub fn advance_start(
+        &mut self,
+        before: OffsetAndEpoch,
+        now_ms: Millis,
+    ) -> Result<(), MetadataLogError> {
+        for snapshot in self.snapshots()? {
+            if snapshot.id < before {
+                let path = self.snapshot_path(snapshot.id);
+                self.disk.remove_file(&path).map_err(at(&path))?;
             }
         }
-        snapshots.sort();
-        let mut bytes = self.log.size_in_bytes();
-        bytes += snapshots.iter().map(|(_, _, len, _)| len).sum::<u64>();
-        while snapshots.len() > 1 {
-            let (_, path, len, modified_ms) = &snapshots[0];
-            let is_too_large = i64::try_from(bytes).is_ok_and(|b| b > self.retention.bytes);
-            let is_large = self.retention.bytes >= 0 && is_too_large;
-            let is_old = self.retention.ms >= 0 && now_ms - modified_ms > self.retention.ms;
-            if !is_large && !is_old {
-                break;
-            }
-            self.disk.remove_file(path).map_err(at(path))?;
-            bytes -= len;
-            snapshots.remove(0);
-            let ((end_offset, _), ..) = snapshots[0];
-            let before = self.log.size_in_bytes();
-            self.log.increase_log_start_offset(end_offset)?;
-            self.log.delete_old_segments(now_ms, end_offset)?;
-            bytes -= before - self.log.size_in_bytes();
-        }
-        // Nobody reads the log from its files but us.
+        self.log.increase_log_start_offset(before.offset)?;
+        self.log.delete_old_segments(now_ms, before.offset)?;
+        self.unlink()
+    }
+
+    /// Nobody reads the log from its files but us.
+    fn unlink(&mut self) -> Result<(), MetadataLogError> {
         let gone = self.log.take_pending_deletions();
         manager::unlink(&*self.disk, &gone).map_err(at(&self.dir))
     }
 
-    async fn write_snapshot(
-        &self,
-        rt: &Rt,
-        image: &MetadataImage,
-    ) -> Result<String, MetadataLogError> {
-        let Provenance {
-            offset,
-            epoch,
-            timestamp_ms,
-        } = image.provenance;
-        let epoch = LeaderEpoch(epoch);
-        let is_dynamic = self.raft.kraft_version() > 0;
-        let file = Checkpoint {
-            last_contained_log_timestamp_ms: timestamp_ms,
-            kraft_version: self.raft.kraft_version(),
-            voters: is_dynamic.then(|| self.raft.voters().clone()),
-            values: image_values(image),
+    /// What is to be synced for everything appended so far to be durable.
+    pub fn take_flush(&mut self) -> Result<Option<FlushWork>, MetadataLogError> {
+        Ok(self.log.take_flush_work(FlushScope::All)?)
+    }
+
+    pub fn on_flushed(&mut self, up_to: Offset) {
+        self.log.on_flushed(up_to);
+    }
+
+    /// Batches from an offset on, at least one.
+    pub fn read(&mut self, from: Offset, bytes_max: usize) -> Result<Bytes, MetadataLogError> {
+        let end = self.end();
+        Ok(self.log.read_bytes(from, bytes_max, end)?.freeze())
+    }
+
+    /// Whether enough was appended since the last snapshot; the count then begins anew.
+    pub fn is_snapshot_due(&mut self, bytes_between: u64) -> bool {
+        let is_due = self.bytes_since_snapshot >= bytes_between;
+        if is_due {
+            self.bytes_since_snapshot = 0;
         }
-        .to_bytes(epoch, rt.wall_ms());
-        let name = checkpoint::file_name(offset + 1, epoch);
-        let path = self.dir.join(&name);
-        let part = self.dir.join(format!("{name}.part"));
-        let write = || {
-            let written = self.disk.open(&part, OpenMode::Truncate)?;
-            written.write_all_at(&[IoSlice::new(&file)], 0)?;
-            Ok(written)
+        is_due
+    }
+
+    /// The oldest snapshot that is to stay: older ones go while all files together are too
+    /// large, or a snapshot too old. The latest always stays.
+    pub fn oldest_to_keep(
+        &self,
+        now_ms: Millis,
+    ) -> Result<Option<OffsetAndEpoch>, MetadataLogError> {
+        let snapshots = self.snapshots()?;
+        let mut rest = &snapshots[..];
+        while let [oldest, _, ..] = rest {
+            let covered = self.log.bytes_of_segments_below(oldest.id.offset);
+            let bytes = self.log.size_in_bytes() - covered
+                + rest.iter().map(|snapshot| snapshot.bytes).sum::<u64>();
+            let is_too_large = i64::try_from(bytes).is_ok_and(|b| b > self.retention.bytes);
+            let is_large = self.retention.bytes >= 0 && is_too_large;
+            let is_old = self.retention.ms >= 0 && now_ms - oldest.modified_ms > self.retention.ms;
+            if !is_large && !is_old {
+                break;
+            }
+            rest = &rest[1..];
+        }
+        let is_oldest = rest.len() == snapshots.len();
+        Ok(rest.first().map(|oldest| oldest.id).filter(|_| !is_oldest))
+    }
+
+    /// All snapshots, the oldest first.
+    fn snapshots(&self) -> Result<Vec<SnapshotFile>, MetadataLogError> {
+        let mut snapshots = Vec::new();
+        for entry in self.disk.read_dir(&self.dir).map_err(at(&self.dir))? {
+            if let Some((offset, epoch)) = checkpoint::parse_file_name(&entry.name) {
+                let path = self.dir.join(&entry.name);
+                let file = self.disk.open(&path, OpenMode::Read).map_err(at(&path))?;
+                snapshots.push(SnapshotFile {
+                    id: OffsetAndEpoch { epoch, offset },
+                    bytes: file.len().map_err(at(&path))?,
+                    modified_ms: file.modified_ms().map_err(at(&path))?,
+                });
+            }
+        }
+        snapshots.sort_by_key(|snapshot| snapshot.id);
+        Ok(snapshots)
+    }
+
+    pub fn snapshot_path(&self, id: OffsetAndEpoch) -> PathBuf {
+        self.dir.join(checkpoint::file_name(id.offset, id.epoch))
+    }
+
+    /// The state that a snapshot holds.
+    pub fn read_snapshot(&self, id: OffsetAndEpoch) -> Result<MetadataImage, MetadataLogError> {
+        self.image_of(id, &self.read_checkpoint(id)?)
+    }
+
+    fn read_checkpoint(&self, id: OffsetAndEpoch) -> Result<Checkpoint, MetadataLogError> {
+        let path = self.snapshot_path(id);
+        let file = self.disk.read(&path, CHECKPOINT_BYTES_MAX);
+        let file = file.map_err(at(&path))?;
+        Checkpoint::parse(&file).map_err(|source| MetadataLogError::Batch { path, source })
+    }
+
+    fn image_of(
+        &self,
+        id: OffsetAndEpoch,
+        content: &Checkpoint,
+    ) -> Result<MetadataImage, MetadataLogError> {
+        let provenance = Provenance {
+            offset: id.offset + -1,
+            epoch: id.epoch.0,
+            timestamp_ms: content.last_contained_log_timestamp_ms,
         };
-        let written = write().map_err(|error| {
-            // Half of it takes space that others miss.
-            let _ = self.disk.remove_file(&part);
-            at(&part)(error)
-        })?;
-        rt.sync(&written).await.map_err(at(&part))?;
-        self.disk.rename(&part, &path).map_err(at(&path))?;
-        let dir = self.disk.open_dir(&self.dir).map_err(at(&self.dir))?;
-        rt.sync(&dir).await.map_err(at(&self.dir))?;
-        Ok(name)
+        let mut image = if content.values.is_empty() {
+            MetadataImage::default()
+        } else {
+            let image = image_of_values(&content.values, provenance);
+            image.map_err(|source| MetadataLogError::Snapshot {
+                path: self.snapshot_path(id),
+                source,
+            })?
+        };
+        image.kraft_version = content.kraft_version;
+        Ok(image)
+    }
+
+    /// A piece of a snapshot's file, to be sent; none where the file is gone.
+    pub fn read_piece(
+        &self,
+        id: OffsetAndEpoch,
+        position: u64,
+        bytes_max: usize,
+    ) -> Result<Option<Bytes>, MetadataLogError> {
+        let path = self.snapshot_path(id);
+        let file = match self.disk.open(&path, OpenMode::Read) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(at(&path))?,
+        };
+        let rest = file.len().map_err(at(&path))?.saturating_sub(position);
+        let len = usize::try_from(rest).map_or(bytes_max, |rest| rest.min(bytes_max));
+        let mut piece = BytesMut::zeroed(len);
+        let read = file.read_exact_at(&mut piece, position);
+        read.map_err(at(&path))?;
+        Ok(Some(piece.freeze()))
+    }
+
+    /// Writes a piece of a snapshot that is being fetched.
+    pub fn write_piece(
+        &self,
+        id: OffsetAndEpoch,
+        position: u64,
+        bytes: &[u8],
+    ) -> Result<(), MetadataLogError> {
+        let path = part_of(&self.snapshot_path(id));
+        let mode = match position {
+            0 => OpenMode::Truncate,
+            _ => OpenMode::ReadWrite,
+        };
+        let file = self.disk.open(&path, mode).map_err(at(&path))?;
+        let written = file.write_all_at(&[IoSlice::new(bytes)], position);
+        written.map_err(at(&path))
     }
 
     /// Ends the log's use, everything synced.
     pub fn close(&mut self) -> Result<(), MetadataLogError> {
         Ok(self.log.close()?)
     }
+}
+
+/// Replaces a file by a durable one, without blocking the core.
+pub async fn replace_durably(
+    rt: &Rt,
+    path: &Path,
+    contents: &[u8],
+) -> Result<(), MetadataLogError> {
+    let disk = rt.disk();
+    let part = part_of(path);
+    let write = || {
+        let written = disk.open(&part, OpenMode::Truncate)?;
+        written.write_all_at(&[IoSlice::new(contents)], 0)?;
+        Ok(written)
+    };
+    let written = write().map_err(|error| {
+        // Half of it takes space that others miss.
+        let _ = disk.remove_file(&part);
+        at(&part)(error)
+    })?;
+    rt.sync(&written).await.map_err(at(&part))?;
+    adopt_part(rt, path).await
+}
+
+/// Syncs what was written in pieces and gives it its name.
+pub async fn finish_part(rt: &Rt, path: &Path) -> Result<(), MetadataLogError> {
+    let part = part_of(path);
+    let file = rt.disk().open(&part, OpenMode::ReadWrite);
+    let file = file.map_err(at(&part))?;
+    rt.sync(&file).await.map_err(at(&part))?;
+    adopt_part(rt, path).await
+}
+
+async fn adopt_part(rt: &Rt, path: &Path) -> Result<(), MetadataLogError> {
+    let disk = rt.disk();
+    disk.rename(&part_of(path), path).map_err(at(path))?;
+    let parent = path.parent().unwrap_or(Path::new("."));
+    let dir = disk.open_dir(parent).map_err(at(parent))?;
+    rt.sync(&dir).await.map_err(at(parent))
+}
+
+/// The name that a file has until it is whole.
+pub fn part_of(path: &Path) -> PathBuf {
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    PathBuf::from(part)
+}
+
+/// The file of a snapshot of an image.
+pub fn snapshot_bytes(
+    image: &MetadataImage,
+    kraft_version: i16,
+    voters: Option<VoterSet>,
+    now_ms: Millis,
+) -> (OffsetAndEpoch, Bytes) {
+    let epoch = LeaderEpoch(image.provenance.epoch);
+    let id = OffsetAndEpoch {
+        epoch,
+        offset: image.provenance.offset + 1,
+    };
+    let checkpoint = Checkpoint {
+        last_contained_log_timestamp_ms: image.provenance.timestamp_ms,
+        kraft_version,
+        voters: voters.filter(|_| kraft_version > 0),
+        values: image_values(image),
+    };
+    (id, checkpoint.to_bytes(epoch, now_ms))
 }
 
 /// Writes the snapshot that makes this node the only voter of a new dynamic quorum, as
@@ -395,161 +696,31 @@ pub fn bootstrap_records(
     }
 }
 
-/// A snapshot that was read.
-struct Snapshot {
-    end_offset: Offset,
-    epoch: LeaderEpoch,
-    content: Checkpoint,
-    image: MetadataImage,
-}
-
-/// Reads the snapshot with the highest end; removes what a crash left half written.
-fn latest_snapshot(disk: &dyn Disk, dir: &Path) -> Result<Option<Snapshot>, MetadataLogError> {
-    let mut latest = None;
+/// Removes what a crash left half written.
+fn remove_parts(disk: &dyn Disk, dir: &Path) -> Result<(), MetadataLogError> {
     for entry in disk.read_dir(dir).map_err(at(dir))? {
-        let path = dir.join(&entry.name);
-        if entry.name.ends_with(".checkpoint.part") || entry.name.ends_with(".checkpoint.deleted") {
+        if entry.name.ends_with(".part") || entry.name.ends_with(".checkpoint.deleted") {
+            let path = dir.join(&entry.name);
             disk.remove_file(&path).map_err(at(&path))?;
-        } else if let Some(id) = checkpoint::parse_file_name(&entry.name) {
-            latest = latest.max(Some(id));
         }
     }
-    let Some((end_offset, epoch)) = latest else {
-        return Ok(None);
-    };
-    let path = dir.join(checkpoint::file_name(end_offset, epoch));
-    let file = disk.read(&path, CHECKPOINT_BYTES_MAX).map_err(at(&path))?;
-    let content = Checkpoint::parse(&file).map_err(|source| MetadataLogError::Batch {
-        path: path.clone(),
-        source,
-    })?;
-    let provenance = Provenance {
-        offset: end_offset + -1,
-        epoch: epoch.0,
-        timestamp_ms: content.last_contained_log_timestamp_ms,
-    };
-    let image = if content.values.is_empty() {
-        MetadataImage::default()
-    } else {
-        image_of_values(&content.values, provenance)
-            .map_err(|source| MetadataLogError::Snapshot { path, source })?
-    };
-    Ok(Some(Snapshot {
-        end_offset,
-        epoch,
-        content,
-        image,
-    }))
+    Ok(())
 }
 
-/// What the log's batches tell.
-struct Reader {
-    loader: MetadataLoader,
-    kraft_version: i16,
-    voters: Option<VoterSet>,
-    /// Whether those were read in the log, or in a snapshot of it.
-    are_voters_in_log: bool,
-}
-
-impl Reader {
-    fn new(snapshot: &Option<Snapshot>) -> Reader {
-        let image = snapshot.as_ref().map(|s| s.image.clone());
-        let content = snapshot.as_ref().map(|s| &s.content);
-        Reader {
-            loader: MetadataLoader::new(image.unwrap_or_default()),
-            kraft_version: content.map_or(0, |content| content.kraft_version),
-            voters: content.and_then(|content| content.voters.clone()),
-            // The one at offset 0 is what `format` wrote before there was a log.
-            are_voters_in_log: snapshot.as_ref().is_some_and(|s| s.end_offset > Offset(0)),
-        }
-    }
-
-    /// Reads the log from an offset to its end; the number of bytes.
-    fn read_log(
-        &mut self,
-        log: &mut Log,
-        dir: &Path,
-        from: Offset,
-    ) -> Result<u64, MetadataLogError> {
-        let end = log.log_end_offset();
-        let mut next = from;
-        let mut bytes = 0;
-        while next < end {
-            let read = log.read(next, READ_BYTES, end, true)?;
-            let mut buffer = BytesMut::with_capacity(read.bytes);
-            for chunk in &read.chunks {
-                copy(chunk, &mut buffer).map_err(at(dir))?;
-            }
-            let before = next;
-            for batch in Batches::new(&buffer) {
-                match batch {
-                    Ok(batch) => {
-                        next = batch.next_offset();
-                        bytes += batch.size_in_bytes() as u64;
-                        self.read_batch(&batch, dir)?;
-                    }
-                    // The read may end within a batch.
-                    Err(_) if next > before => break,
-                    Err(source) => {
-                        let offset = next;
-                        return Err(MetadataLogError::TornBatch { offset, source });
-                    }
-                }
-            }
-            assert!(next > before, "a read brings at least one batch");
-        }
-        Ok(bytes)
-    }
-
-    fn read_batch(&mut self, batch: &BatchView<'_>, dir: &Path) -> Result<(), MetadataLogError> {
-        let origin = BatchOrigin {
-            base_offset: batch.base_offset(),
-            last_offset: batch.last_offset(),
-            leader_epoch: batch.partition_leader_epoch().0,
-            timestamp_ms: batch.max_timestamp(),
-        };
-        let contents = read_batch(batch).map_err(|source| MetadataLogError::Batch {
-            path: dir.to_owned(),
-            source,
-        })?;
-        match contents {
-            Contents::Control(records) => {
-                records
-                    .into_iter()
-                    .for_each(|record| self.read_control(record));
-                self.loader.skip_batch(origin);
-                Ok(())
-            }
-            Contents::Data(values) => {
-                let records = decode(&values, origin.base_offset)?;
-                replay(&mut self.loader, origin, &records)
-            }
-        }
-    }
-
-    fn read_control(&mut self, record: ControlRecord) {
-        match record {
-            ControlRecord::KRaftVersion(version) => {
-                self.kraft_version = version.kraft_version;
-                self.are_voters_in_log = true;
-            }
-            ControlRecord::Voters(voters) => self.voters = Some(VoterSet::from_record(&voters)),
-            ControlRecord::LeaderChange(_)
-            | ControlRecord::SnapshotHeader(_)
-            | ControlRecord::SnapshotFooter(_) => {}
-        }
+fn read_election(disk: &dyn Disk, dir: &Path) -> Result<Option<ElectionState>, MetadataLogError> {
+    let path = dir.join(QUORUM_STATE);
+    match disk.read(&path, QUORUM_STATE_BYTES_MAX) {
+        Ok(bytes) => ElectionState::parse(&bytes)
+            .map(Some)
+            .map_err(|source| MetadataLogError::QuorumState { path, source }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(MetadataLogError::Disk { path, source }),
     }
 }
 
-/// Gives a committed batch to the loader.
-pub fn replay(
-    loader: &mut MetadataLoader,
-    origin: BatchOrigin,
-    records: &[MetadataRecord],
-) -> Result<(), MetadataLogError> {
-    let replayed = loader.replay_batch(origin, records);
-    replayed.map_err(|source| MetadataLogError::Replay {
-        offset: origin.base_offset,
+fn contents(batch: &BatchView<'_>, dir: &Path) -> Result<Contents, MetadataLogError> {
+    read_batch(batch).map_err(|source| MetadataLogError::Batch {
+        path: dir.to_owned(),
         source,
     })
 }
@@ -562,69 +733,6 @@ fn decode(values: &[Bytes], base_offset: Offset) -> Result<Vec<MetadataRecord>, 
         })
     });
     decoded.collect()
-}
-
-fn copy(chunk: &Chunk, into: &mut BytesMut) -> io::Result<()> {
-    match chunk {
-        Chunk::Bytes(bytes) => into.extend_from_slice(bytes),
-        Chunk::File {
-            file,
-            position,
-            len,
-        } => {
-            let start = into.len();
-            into.resize(start + *len as usize, 0);
-            file.read_exact_at(&mut into[start..], *position)?;
-        }
-    }
-    Ok(())
-}
-
-fn start(
-    disk: &dyn Disk,
-    place: &Place,
-    dir: &Path,
-    log: &Log,
-    snapshot: &Option<Snapshot>,
-    reader: &Reader,
-) -> Result<Start, MetadataLogError> {
-    let path = dir.join(QUORUM_STATE);
-    let election = match disk.read(&path, QUORUM_STATE_BYTES_MAX) {
-        Ok(bytes) => Some(
-            ElectionState::parse(&bytes)
-                .map_err(|source| MetadataLogError::QuorumState { path, source })?,
-        ),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(source) => return Err(MetadataLogError::Disk { path, source }),
-    };
-    let no_voters = || MetadataLogError::NoVoters {
-        path: dir.to_owned(),
-    };
-    // Voters of the log win over those of the configuration, as in Kafka.
-    let in_log = reader.voters.as_ref().filter(|_| reader.kraft_version > 0);
-    let cluster_voters = in_log.or(place.static_voters.as_ref());
-    let snapshot_epoch = snapshot.as_ref().map_or(0, |s| s.epoch.0);
-    let log_epoch = log.latest_epoch().map_or(0, |entry| entry.epoch.0);
-    Ok(Start {
-        me: crate::raft::ReplicaKey {
-            id: place.node_id,
-            directory: Some(place.directory_id).filter(|_| in_log.is_some()),
-        },
-        cluster_voters: cluster_voters.cloned().ok_or_else(no_voters)?,
-        kraft_version: reader.kraft_version,
-        are_voters_in_log: reader.are_voters_in_log,
-        election,
-        last_epoch: snapshot_epoch.max(log_epoch),
-        log_end_offset: log.log_end_offset(),
-    })
-}
-
-fn persist_election(disk: &dyn Disk, dir: &Path, raft: &Raft) -> Result<(), MetadataLogError> {
-    let state = raft.election_state();
-    let bytes = state.to_bytes(raft.kraft_version(), raft.voters());
-    let path = dir.join(QUORUM_STATE);
-    let replaced = replace_file(disk, &path, &bytes, Durability::Now);
-    replaced.map(drop).map_err(at(&path))
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> MetadataLogError + '_ {

@@ -6,7 +6,6 @@ use super::progress::Progress;
 use super::{Quorum, Role};
 use crate::base::ErrorCode;
 use crate::raft::METADATA_TOPIC;
-use crate::raft::leader::unknown_partitions;
 use crate::raft::voters::{ReplicaKey, Voter};
 use crate::wire::messages::describe_quorum_response::{
     Listener, Node, PartitionData, ReplicaState, TopicData,
@@ -81,5 +80,25 @@ fn node(voter: &Voter) -> Node {
                 port: endpoint.port,
             })
             .collect(),
+    }
+}
+
+fn unknown_partitions(request: &DescribeQuorumRequest) -> DescribeQuorumResponse {
+    let topics = request.topics.iter().map(|topic| TopicData {
+        topic_name: topic.topic_name.clone(),
+        partitions: topic
+            .partitions
+            .iter()
+            .map(|partition| PartitionData {
+                partition_index: partition.partition_index,
+                error_code: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.0,
+                error_message: Some("This server does not host this topic-partition.".to_owned()),
+                ..Default::default()
+            })
+            .collect(),
+    });
+    DescribeQuorumResponse {
+        topics: topics.collect(),
+        ..Default::default()
     }
 }

@@ -99,6 +99,11 @@ pub enum Input {
     /// What the log was when the flush was asked for is on stable storage.
     Flushed(FlushId),
     Propose(Proposal),
+    /// There was no space for the batch of the last proposal: it isn't in the log, and
+    /// nothing was done that came after it.
+    Unwritten {
+        base_offset: Offset,
+    },
     /// This node wrote a snapshot of its own, on stable storage. It ends at a committed
     /// offset.
     SnapshotTaken {

@@ -97,7 +97,7 @@ impl Quorum {
     }
 
     /// Where the leader is reached, once somebody may know that it leads.
-    pub(super) fn leader_endpoint(&self) -> Option<(BrokerId, Endpoint)> {
+    pub fn leader_endpoint(&self) -> Option<(BrokerId, Endpoint)> {
         let leader = self.leader_id()?;
         let endpoints = self.leader_endpoints(leader).unwrap_or_default();
         let known = endpoints

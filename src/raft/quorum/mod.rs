@@ -154,6 +154,7 @@ impl Quorum {
             Input::Persisted(version) => self.on_persisted(version, fx),
             Input::Flushed(id) => self.on_flushed(id, fx),
             Input::Propose(proposal) => self.on_propose(proposal, fx),
+            Input::Unwritten { base_offset } => self.on_unwritten(base_offset),
             Input::SnapshotTaken { id, size } => self.on_snapshot_taken(id, size),
             Input::Clean { before } => self.on_clean(before, fx),
             Input::SnapshotFinished {
@@ -323,6 +324,14 @@ impl Quorum {
             *up_to = (*up_to).min(to);
         }
         fx.push(Effect::Truncate { to });
+    }
+
+    /// The log is as it was before the last proposal.
+    fn on_unwritten(&mut self, base_offset: Offset) {
+        self.log.truncate(base_offset);
+        if let Some((_, up_to)) = &mut self.flushing {
+            *up_to = (*up_to).min(base_offset);
+        }
     }
 
     fn on_resign(&mut self, epoch: LeaderEpoch, fx: &mut Effects) {
