@@ -19,9 +19,10 @@ use ottla::log::LogConfig;
 use ottla::metadata::{
     ConfigEntries, ConfigResourceType, ImageChanges, Listener, MetadataImage, MetadataRecord,
 };
-use ottla::node::controller::{ControllerConfig, ControllerHandle, Publish, start};
+use ottla::node::controller::{ControllerConfig, ControllerHandle, Publish, QuorumSettings, start};
 use ottla::node::metadata_log::{MetadataLogError, format_quorum};
 use ottla::raft::checkpoint::{Contents, read_batch};
+use ottla::raft::quorum::{Request, Response};
 use ottla::raft::voters::Endpoint;
 use ottla::raft::{Voter, VoterSet};
 use ottla::record::Batches;
@@ -119,6 +120,7 @@ fn config(metadata_dir: &Path) -> ControllerConfig {
         }],
         log: LogConfig::default(),
         snapshot_bytes: 20 * 1024 * 1024,
+        quorum: QuorumSettings::default(),
     }
 }
 
@@ -129,7 +131,8 @@ fn format(disk: &dyn Disk, metadata_dir: &Path) {
         port: 9093,
     };
     disk.create_dir_all(metadata_dir).unwrap();
-    format_quorum(disk, metadata_dir, NODE, DIRECTORY, vec![endpoint], 1_000).unwrap();
+    let voter = Voter::new(NODE, Some(DIRECTORY), vec![endpoint]);
+    format_quorum(disk, metadata_dir, VoterSet::single(voter), 1_000).unwrap();
 }
 
 async fn started(
@@ -143,8 +146,9 @@ async fn started(
         Arc::new(AnyConfig),
         Arc::new(AllowAll),
         published.clone(),
-    );
-    Ok((handle.await?, published))
+    )?;
+    handle.ready().await?;
+    Ok((handle, published))
 }
 
 fn ctx() -> RequestContext {
@@ -270,17 +274,14 @@ async fn allocate(handle: &ControllerHandle, broker_epoch: i64) -> Result<i64, i
 }
 
 async fn leader_epoch(handle: &ControllerHandle) -> (i32, i64) {
-    let call = ControllerRequest::DescribeQuorum {
-        ctx: ctx(),
-        request: DescribeQuorumRequest {
-            topics: vec![describe_quorum_request::TopicData {
-                topic_name: "__cluster_metadata".to_owned(),
-                partitions: vec![describe_quorum_request::PartitionData { partition_index: 0 }],
-            }],
-        },
+    let request = DescribeQuorumRequest {
+        topics: vec![describe_quorum_request::TopicData {
+            topic_name: "__cluster_metadata".to_owned(),
+            partitions: vec![describe_quorum_request::PartitionData { partition_index: 0 }],
+        }],
     };
-    match handle.call(call).await {
-        ControllerResponse::DescribeQuorum(response) => {
+    match handle.ask(2, Request::DescribeQuorum(request)).await {
+        Some(Response::DescribeQuorum(response)) => {
             let partition = &response.topics[0].partitions[0];
             assert_eq!(partition.leader_id, NODE.0);
             (partition.leader_epoch, partition.high_watermark)

@@ -1,6 +1,7 @@
 //! DescribeCluster: the brokers (KIP-700), on request with the fenced ones (KIP-1073).
 
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use super::endpoint;
 use crate::base::ErrorCode;
@@ -92,7 +93,11 @@ pub async fn handle(
     DescribeClusterResponse {
         endpoint_type: known,
         cluster_id: shard.node().cluster_id.to_string(),
-        controller_id: shard.node().id.0,
+        // Brokers don't tell who it is, but send what is for it to where it is.
+        controller_id: match known {
+            CONTROLLERS => shard.node().quorum_leader.load(Ordering::Relaxed),
+            _ => shard.node().id.0,
+        },
         brokers,
         cluster_authorized_operations: operations,
         ..Default::default()

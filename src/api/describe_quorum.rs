@@ -1,11 +1,11 @@
-//! DescribeQuorum: voters and observers of the metadata log, as the controller sees them.
+//! DescribeQuorum: voters and observers of the metadata log, as the quorum's leader sees them.
 
 use std::rc::Rc;
 
-use super::controller_down;
+use super::quorum;
 use crate::base::ErrorCode;
-use crate::controller::{ApiError, ControllerRequest, ControllerResponse};
-use crate::security::{CLUSTER_NAME, Operation, RequestContext, ResourceType};
+use crate::controller::ApiError;
+use crate::security::RequestContext;
 use crate::shard::Shard;
 use crate::wire::messages::{DescribeQuorumRequest, DescribeQuorumResponse};
 
@@ -17,34 +17,14 @@ pub async fn handle(
     context: RequestContext,
     request: DescribeQuorumRequest,
 ) -> DescribeQuorumResponse {
-    if !shard.authorize(
-        &context,
-        Operation::Describe,
-        ResourceType::Cluster,
-        CLUSTER_NAME,
-    ) {
-        return failed(ErrorCode::CLUSTER_AUTHORIZATION_FAILED);
-    }
     let version = context.api_version;
-    let call = ControllerRequest::DescribeQuorum {
-        ctx: context,
-        request,
-    };
-    match shard.controller(call).await {
-        Some(ControllerResponse::DescribeQuorum(mut response)) => {
-            if version < NODES_SINCE {
-                response.nodes.clear();
-            }
-            response
-        }
-        other => failed(controller_down(&other)),
+    let mut response = quorum::describe(shard, context, request).await;
+    let error = ErrorCode(response.error_code);
+    if !error.is_ok() && response.error_message.is_none() {
+        response.error_message = Some(ApiError::general(error).message.unwrap_or_default());
     }
-}
-
-fn failed(error: ErrorCode) -> DescribeQuorumResponse {
-    DescribeQuorumResponse {
-        error_code: error.0,
-        error_message: Some(ApiError::general(error).message.unwrap_or_default()),
-        ..Default::default()
+    if version < NODES_SINCE {
+        response.nodes.clear();
     }
+    response
 }

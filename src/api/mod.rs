@@ -9,6 +9,7 @@ pub mod alter_configs;
 pub mod alter_replica_log_dirs;
 pub mod api_versions;
 pub mod auto_create;
+pub mod broker_lifecycle;
 pub mod config_resource;
 pub mod create_acls;
 pub mod create_partitions;
@@ -40,6 +41,7 @@ pub mod offset_delete;
 pub mod offset_fetch;
 pub mod offset_for_leader_epoch;
 pub mod produce;
+pub mod quorum;
 pub mod scatter;
 pub mod sync_group;
 
@@ -77,7 +79,7 @@ macro_rules! api {
 }
 
 /// Every API that this broker serves, by key.
-pub static TABLE: [Api; 33] = [
+pub static TABLE: [Api; 45] = [
     Api {
         key: ApiKey::Produce,
         versions: 3..=13,
@@ -101,6 +103,12 @@ pub static TABLE: [Api; 33] = [
         overlaps: true,
         memory_estimate: decoded_bytes,
         handler: |shard, request| {
+            // Controllers have one log to fetch, the quorum's.
+            if shard.is_controller_listener(&request.context.listener) {
+                let spares = shard.spares().clone();
+                let handler = |shard, request| typed(shard, request, quorum::fetch);
+                return Running::new(spares, timed(shard, request, handler));
+            }
             Running::new(shard.spares().clone(), timed(shard, request, fetch::handle))
         },
         on_unsupported_version: None,
@@ -143,13 +151,37 @@ pub static TABLE: [Api; 33] = [
         incremental_alter_configs::handle
     ),
     api!(OffsetDelete, 0..=0, offset_delete::handle),
+    api!(Vote, 0..=2, quorum::vote),
+    api!(BeginQuorumEpoch, 0..=1, quorum::begin_epoch),
+    api!(EndQuorumEpoch, 0..=1, quorum::end_epoch),
     api!(DescribeQuorum, 0..=2, describe_quorum::handle),
+    api!(FetchSnapshot, 0..=1, quorum::fetch_snapshot),
     api!(DescribeCluster, 0..=2, describe_cluster::handle),
+    api!(BrokerRegistration, 0..=4, broker_lifecycle::register),
+    api!(BrokerHeartbeat, 0..=2, broker_lifecycle::heartbeat),
+    api!(
+        AllocateProducerIds,
+        0..=0,
+        broker_lifecycle::allocate_producer_ids
+    ),
+    api!(
+        ControllerRegistration,
+        0..=0,
+        broker_lifecycle::register_controller
+    ),
+    api!(
+        AssignReplicasToDirs,
+        0..=0,
+        broker_lifecycle::assign_replicas_to_dirs
+    ),
     api!(
         DescribeTopicPartitions,
         0..=0,
         describe_topic_partitions::handle
     ),
+    api!(AddRaftVoter, 0..=1, quorum::add_voter),
+    api!(RemoveRaftVoter, 0..=0, quorum::remove_voter),
+    api!(UpdateRaftVoter, 0..=0, quorum::update_voter),
 ];
 
 /// Generated messages take more memory than their bytes: at worst what the decoder's

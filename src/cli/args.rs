@@ -78,9 +78,15 @@ pub struct FormatArgs {
     /// Skip directories that are formatted already instead of failing
     #[arg(short = 'g', long)]
     pub ignore_formatted: bool,
-    /// The node is the quorum's only voter (the only kind served yet, so always true)
+    /// The controller is its quorum's only voter, to begin with (so it is without a word)
     #[arg(short, long)]
     pub standalone: bool,
+    /// The voters of a new quorum, as id@host:port:directory-id, comma-separated
+    #[arg(short = 'I', long, value_name = "LIST", conflicts_with = "standalone")]
+    pub initial_controllers: Option<String>,
+    /// The controller joins the voters of a quorum later
+    #[arg(short = 'N', long, conflicts_with_all = ["standalone", "initial_controllers"])]
+    pub no_initial_controllers: bool,
 }
 
 #[derive(Args, Debug)]

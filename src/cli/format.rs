@@ -1,11 +1,11 @@
-//! `ottla format`: what `kafka-storage format --standalone` does. A first start formats
+//! `ottla format`: what `kafka-storage format` does. A first start formats
 //! by itself; this is for choosing the cluster's id.
 
 use crate::base::Rng;
-use crate::config::{self, Loaded};
+use crate::config::{self, Loaded, NodeConfig};
 use crate::io::disk::RealDisk;
 use crate::log::meta_properties::MetaProperties;
-use crate::node::format::{self, Format};
+use crate::node::format::{self, FirstVoters, Format};
 
 use super::args::FormatArgs;
 use super::output;
@@ -17,6 +17,7 @@ pub fn run(args: &FormatArgs) -> Result<(), String> {
     if cluster_id.is_empty() || cluster_id.contains(char::is_control) {
         return Err("--cluster-id is empty; `ottla random-uuid` makes one".to_owned());
     }
+    let voters = first_voters(args, &config)?;
     let mut directories = config.log_dirs.clone();
     if !directories.contains(&config.metadata_log_dir) {
         directories.push(config.metadata_log_dir.clone());
@@ -54,6 +55,7 @@ pub fn run(args: &FormatArgs) -> Result<(), String> {
     let options = Format {
         cluster_id: cluster_id.to_owned(),
         directories: new,
+        voters,
     };
     let mut rng = Rng::new(format::seed());
     let node_id = format::format(&RealDisk, &config, &options, format::now_ms(), &mut rng)
@@ -66,4 +68,28 @@ pub fn run(args: &FormatArgs) -> Result<(), String> {
         ));
     }
     output::print(&text)
+}
+
+/// Who votes first, as the options say.
+fn first_voters(args: &FormatArgs, config: &NodeConfig) -> Result<FirstVoters, String> {
+    let is_chosen =
+        args.standalone || args.no_initial_controllers || args.initial_controllers.is_some();
+    if is_chosen && !config.quorum_voters.is_empty() {
+        return Err("controller.quorum.voters says who votes: none of --standalone, --initial-controllers and --no-initial-controllers goes with it".to_owned());
+    }
+    if args.no_initial_controllers {
+        return Ok(FirstVoters::None);
+    }
+    let Some(list) = &args.initial_controllers else {
+        return Ok(FirstVoters::Standalone);
+    };
+    let voters =
+        format::parse_initial(list).map_err(|error| format!("--initial-controllers: {error}"))?;
+    match config.node_id {
+        Some(id) if voters.iter().any(|voter| voter.id == id) => Ok(FirstVoters::Initial(voters)),
+        Some(id) => Err(format!(
+            "--initial-controllers doesn't name this node, which is {id}"
+        )),
+        None => Err("--initial-controllers needs node.id in the settings".to_owned()),
+    }
 }

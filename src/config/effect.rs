@@ -14,10 +14,7 @@ use super::topic;
 /// Properties of nodes and topics that are read into a typed field which nothing goes by
 /// yet. A test keeps the list true.
 const NOT_ACTED_ON: &[&str] = &[
-    "broker.heartbeat.interval.ms",
     "controller.quorum.append.linger.ms",
-    "controller.quorum.bootstrap.servers",
-    "controller.quorum.election.timeout.ms",
     "delete.retention.ms",
     "log.flush.start.offset.checkpoint.interval.ms",
     "max.compaction.lag.ms",

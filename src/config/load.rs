@@ -466,12 +466,6 @@ fn check_bounds(r: &Reader<'_>) -> Result<(), (&'static str, String)> {
 
 /// What Kafka allows and Ottla doesn't serve yet.
 fn check_served(config: &NodeConfig) -> Result<(), (&'static str, String)> {
-    if !(config.roles.broker && config.roles.controller) {
-        return Err((
-            "process.roles",
-            "only broker,controller together is served yet (one node)".to_owned(),
-        ));
-    }
     if let Some(listener) = config
         .listeners
         .all
@@ -487,14 +481,16 @@ fn check_served(config: &NodeConfig) -> Result<(), (&'static str, String)> {
             ),
         ));
     }
-    if config.quorum_voters.len() > 1 {
+    if config.quorum_voters.len() > 1 && config.roles.controller && config.node_id.is_none() {
         return Err((
             "controller.quorum.voters",
-            "a quorum of one (this node) is all that is served yet".to_owned(),
+            "node.id must say which of them this is".to_owned(),
         ));
     }
+    let is_named = |id| config.quorum_voters.iter().any(|voter| voter.id == id);
     if let (Some(voter), Some(id)) = (config.quorum_voters.first(), config.node_id)
-        && voter.id != id
+        && config.roles.controller
+        && !is_named(id)
     {
         return Err((
             "controller.quorum.voters",
@@ -720,10 +716,6 @@ log.retention.check.interval.ms=300000
                 "server.properties:1: log.retention.ms=0: must be -1 (for ever) or at least 1",
             ),
             (
-                "process.roles=broker\ncontroller.listener.names=C\nlisteners=PLAINTEXT://:1",
-                "server.properties:1: process.roles=broker: only broker,controller together is served yet (one node)",
-            ),
-            (
                 "listeners=SSL://:1,CONTROLLER://:2\nsecurity.inter.broker.protocol=SSL",
                 "server.properties:1: listeners=SSL://:1,CONTROLLER://:2: SSL uses SSL, only PLAINTEXT is served yet",
             ),
@@ -736,8 +728,8 @@ log.retention.check.interval.ms=300000
                 "server.properties:1: super.users=User:root;alice: alice is no principal; it is written as User:alice",
             ),
             (
-                "controller.quorum.voters=1@a:1,2@b:1,3@c:1",
-                "server.properties:1: controller.quorum.voters=1@a:1,2@b:1,3@c:1: a quorum of one (this node) is all that is served yet",
+                "node.id=1\ncontroller.quorum.voters=2@b:1,3@c:1",
+                "server.properties:2: controller.quorum.voters=2@b:1,3@c:1: names node 2, but this is node 1",
             ),
         ] {
             assert_eq!(error(text, &[]), message);

@@ -207,6 +207,13 @@ pub struct MetadataConfig {
     pub metadata_log_segment_ms: i64,
     pub controller_quorum_append_linger_ms: i32,
     pub controller_quorum_election_timeout_ms: i32,
+    pub controller_quorum_election_backoff_max_ms: i32,
+    pub controller_quorum_fetch_timeout_ms: i32,
+    pub controller_quorum_request_timeout_ms: i32,
+    pub controller_quorum_retry_backoff_ms: i32,
+    pub controller_quorum_auto_join_enable: bool,
+    pub controller_quorum_fetch_max_bytes: i32,
+    pub controller_quorum_fetch_snapshot_max_bytes: i32,
     pub broker_heartbeat_interval_ms: i32,
     pub broker_session_timeout_ms: i32,
 }
@@ -312,6 +319,15 @@ impl NodeConfig {
                 controller_quorum_append_linger_ms: r.int("controller.quorum.append.linger.ms"),
                 controller_quorum_election_timeout_ms: r
                     .int("controller.quorum.election.timeout.ms"),
+                controller_quorum_election_backoff_max_ms: r
+                    .int("controller.quorum.election.backoff.max.ms"),
+                controller_quorum_fetch_timeout_ms: r.int("controller.quorum.fetch.timeout.ms"),
+                controller_quorum_request_timeout_ms: r.int("controller.quorum.request.timeout.ms"),
+                controller_quorum_retry_backoff_ms: r.int("controller.quorum.retry.backoff.ms"),
+                controller_quorum_auto_join_enable: r.boolean("controller.quorum.auto.join.enable"),
+                controller_quorum_fetch_max_bytes: r.int("controller.quorum.fetch.max.bytes"),
+                controller_quorum_fetch_snapshot_max_bytes: r
+                    .int("controller.quorum.fetch.snapshot.max.bytes"),
                 broker_heartbeat_interval_ms: r.int("broker.heartbeat.interval.ms"),
                 broker_session_timeout_ms: r.int("broker.session.timeout.ms"),
             },

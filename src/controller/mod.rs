@@ -195,8 +195,6 @@ impl Controller {
             Q::AllocateProducerIds { request, .. } => {
                 erase(self.decide_allocate_producer_ids(request))
             }
-            // The quorum itself is asked.
-            Q::DescribeQuorum { .. } => Err(ApiError::general(ErrorCode::NOT_CONTROLLER)),
             Q::RegisterBroker { request, .. } => erase(self.decide_register_broker(turn, request)),
             Q::BrokerHeartbeat { request, .. } => {
                 erase(self.decide_broker_heartbeat(turn, request))

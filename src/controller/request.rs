@@ -55,7 +55,6 @@ controller_requests! {
     CreateAcls: CreateAclsRequest => CreateAclsResponse,
     DeleteAcls: DeleteAclsRequest => DeleteAclsResponse,
     AllocateProducerIds: AllocateProducerIdsRequest => AllocateProducerIdsResponse,
-    DescribeQuorum: DescribeQuorumRequest => DescribeQuorumResponse,
     RegisterBroker: BrokerRegistrationRequest => BrokerRegistrationResponse,
     BrokerHeartbeat: BrokerHeartbeatRequest => BrokerHeartbeatResponse,
     RegisterController: ControllerRegistrationRequest => ControllerRegistrationResponse,
@@ -85,9 +84,7 @@ impl ControllerRequest {
             | Self::UnregisterBroker { .. }
             | Self::ElectLeaders { .. }
             | Self::AlterPartitionReassignments { .. } => Some(Operation::Alter),
-            Self::DescribeQuorum { .. } | Self::ListPartitionReassignments { .. } => {
-                Some(Operation::Describe)
-            }
+            Self::ListPartitionReassignments { .. } => Some(Operation::Describe),
             Self::CreateTopics { .. }
             | Self::DeleteTopics { .. }
             | Self::CreatePartitions { .. }
@@ -205,12 +202,6 @@ impl ControllerRequest {
             }
             Self::AllocateProducerIds { .. } => AllocateProducerIdsResponse {
                 error_code: code,
-                ..Default::default()
-            }
-            .into(),
-            Self::DescribeQuorum { .. } => DescribeQuorumResponse {
-                error_code: code,
-                error_message: message(),
                 ..Default::default()
             }
             .into(),

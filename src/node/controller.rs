@@ -18,7 +18,7 @@
 //! hasn't happened. After any other I/O error nothing is written any more: everyone gets
 //! NOT_CONTROLLER and [`ControllerHandle::failed`] returns.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::links::{Address, Links};
 use super::metadata_log::{self, MetadataLog, MetadataLogError, Opened, Place};
 use super::peers::Peers;
 use super::replica::{Notice, Proposed, Replica};
@@ -52,8 +53,8 @@ use crate::raft::voters::{Endpoint, KRAFT_VERSIONS};
 use crate::raft::{ReplicaKey, VoterSet};
 use crate::security::{Authorizer, RequestContext};
 use crate::telemetry::RateLimit;
+use crate::wire::messages::ControllerRegistrationRequest;
 use crate::wire::messages::controller_registration_request as registration;
-use crate::wire::messages::{ControllerRegistrationRequest, DescribeQuorumRequest};
 
 /// Events that wait for the loop, and that are taken before it looks around.
 const QUEUE_MAX: usize = 1_024;
@@ -73,6 +74,9 @@ pub trait Publish {
         image: Arc<MetadataImage>,
         changes: Arc<ImageChanges>,
     ) -> impl Future<Output = ()>;
+
+    /// Another node leads the quorum, or none that is known.
+    fn on_leader(&self, _leader: Option<BrokerId>) {}
 }
 
 /// What the controller takes from the node.
@@ -89,6 +93,45 @@ pub struct ControllerConfig {
     pub log: LogConfig,
     /// `metadata.log.max.record.bytes.between.snapshots`
     pub snapshot_bytes: u64,
+    /// How the quorum behaves.
+    pub quorum: QuorumSettings,
+}
+
+/// `controller.quorum.*`
+#[derive(Clone, Debug)]
+pub struct QuorumSettings {
+    /// Whether this node may vote; else it only follows.
+    pub is_controller: bool,
+    /// Name of the controllers' listener.
+    pub listener: String,
+    pub bootstrap_servers: Vec<Address>,
+    pub auto_join: bool,
+    pub election_timeout_ms: u64,
+    pub fetch_timeout_ms: u64,
+    pub election_backoff_max_ms: u64,
+    pub answer_timeout_ms: u64,
+    pub retry_backoff_ms: u64,
+    pub fetch_max_bytes: i32,
+    pub fetch_snapshot_max_bytes: i32,
+}
+
+impl Default for QuorumSettings {
+    /// Kafka's defaults.
+    fn default() -> QuorumSettings {
+        QuorumSettings {
+            is_controller: true,
+            listener: "CONTROLLER".to_owned(),
+            bootstrap_servers: Vec::new(),
+            auto_join: false,
+            election_timeout_ms: 1_000,
+            fetch_timeout_ms: 2_000,
+            election_backoff_max_ms: 1_000,
+            answer_timeout_ms: 2_000,
+            retry_backoff_ms: 20,
+            fetch_max_bytes: 1024 * 1024,
+            fetch_snapshot_max_bytes: 1024 * 1024,
+        }
+    }
 }
 
 /// Asks the controller; for tasks of its core.
@@ -100,6 +143,12 @@ struct Shared {
     failure: RefCell<Option<Rc<MetadataLogError>>>,
     failed: Notify,
     leader: RefCell<KnownLeader>,
+    /// The last offset that every core has.
+    published: Cell<Offset>,
+    /// This node as a controller.
+    registration: ControllerRegistrationRequest,
+    progress: Notify,
+    starting: RefCell<Option<local::oneshot::Receiver<Result<(), MetadataLogError>>>>,
 }
 
 /// Who leads the quorum, as this node knows it.
@@ -138,9 +187,8 @@ pub struct Call {
     reply: local::oneshot::Sender<ControllerResponse>,
 }
 
-/// Opens the metadata log and takes part in the quorum. Returns when the first image is
-/// published, with all of it as changes; operations are served from then on.
-pub async fn start<P: Publish + 'static>(
+/// Opens the metadata log and takes part in the quorum from then on.
+pub fn start<P: Publish + 'static>(
     rt: &Rt,
     config: ControllerConfig,
     rules: Arc<dyn ConfigRules>,
@@ -159,6 +207,10 @@ pub async fn start<P: Publish + 'static>(
         failure: RefCell::new(None),
         failed: Notify::new(),
         leader: RefCell::default(),
+        published: Cell::new(Offset(-1)),
+        registration: registration(&config, Uuid::random(&mut rt.rng())),
+        progress: Notify::new(),
+        starting: RefCell::default(),
     });
     let (started, starting) = local::oneshot();
     let rng = Rng::new(rt.random_u64());
@@ -167,11 +219,8 @@ pub async fn start<P: Publish + 'static>(
         rt, config, controller, opened, events, &shared, publish, started,
     )?;
     rt.spawn(Queue::Request, node.run(queue));
-    match starting.await {
-        Ok(Ok(())) => Ok(ControllerHandle(shared)),
-        Ok(Err(error)) => Err(error),
-        Err(_) => unreachable!("the loop tells before it ends"),
-    }
+    *shared.starting.borrow_mut() = Some(starting);
+    Ok(ControllerHandle(shared))
 }
 
 impl ControllerHandle {
@@ -203,8 +252,40 @@ impl ControllerHandle {
         answer.await.ok()
     }
 
+    /// This node as a controller, as the active one is to know it.
+    pub fn registration(&self) -> ControllerRegistrationRequest {
+        self.0.registration.clone()
+    }
+
     pub fn leader(&self) -> KnownLeader {
         self.0.leader.borrow().clone()
+    }
+
+    /// Returns when the first image is published, with all of it as changes, or why there
+    /// will be none. To be asked once.
+    pub async fn ready(&self) -> Result<(), MetadataLogError> {
+        let starting = self.0.starting.borrow_mut().take();
+        match starting.expect("it is asked once").await {
+            Ok(started) => started,
+            // It was stopped before.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Returns when every core has what stands at an offset.
+    pub async fn reached(&self, offset: Offset) {
+        loop {
+            let progress = self.0.progress.notified();
+            if self.published() >= offset {
+                return;
+            }
+            progress.await;
+        }
+    }
+
+    /// The last metadata offset that every core has; -1 before the first.
+    pub fn published(&self) -> Offset {
+        self.0.published.get()
     }
 
     /// Hands the leadership over and closes the metadata log, after what was asked before.
@@ -296,7 +377,7 @@ impl<P: Publish + 'static> Node<P> {
         if !(KRAFT_VERSIONS.0..=KRAFT_VERSIONS.1).contains(&version) {
             return Err(MetadataLogError::KRaftVersion(version));
         }
-        if view.voters().is_empty() {
+        if view.voters().is_empty() && config.quorum.bootstrap_servers.is_empty() {
             return Err(MetadataLogError::NoVoters {
                 path: log.dir().to_owned(),
             });
@@ -313,7 +394,10 @@ impl<P: Publish + 'static> Node<P> {
             rng: Rng::new(rt.random_u64()),
         };
         let quorum = Quorum::start(now, boot);
-        let peers = Peers::new(rt.clone(), events.clone());
+        let bootstrap = config.quorum.bootstrap_servers.clone();
+        let timeout = Duration::from_millis(config.quorum.answer_timeout_ms);
+        let links = Rc::new(Links::new(rt.clone(), timeout));
+        let peers = Peers::new(rt.clone(), events.clone(), links, bootstrap);
         Ok(Node {
             replica: Replica::new(rt.clone(), quorum, log, events.clone(), peers),
             rt: rt.clone(),
@@ -402,7 +486,8 @@ impl<P: Publish + 'static> Node<P> {
                 self.take_notices()
             }
             Event::Published => {
-                self.published = self.publishing.take().expect("one is being published");
+                let published = self.publishing.take().expect("one is being published");
+                self.on_published(published);
                 if let Some(started) = self.started.take() {
                     let _ = started.send(Ok(()));
                 }
@@ -460,6 +545,7 @@ impl<P: Publish + 'static> Node<P> {
             "the quorum's leader"
         );
         *self.shared.leader.borrow_mut() = known;
+        self.publish.on_leader(leader);
         let is_me = leader == Some(me);
         if self.active.is_some_and(|active| active != epoch || !is_me) {
             self.deactivate();
@@ -500,10 +586,9 @@ impl<P: Publish + 'static> Node<P> {
             let values: Vec<Bytes> = records.iter().map(encode).collect();
             self.append(epoch, records, &values, true)?;
         }
-        let incarnation = Uuid::random(&mut self.rt.rng());
         let register = ControllerRequest::RegisterController {
             ctx: RequestContext::internal(),
-            request: registration(&self.config, incarnation),
+            request: self.shared.registration.clone(),
         };
         self.decide(epoch, &register)?;
         self.activation_end = self.replica.quorum().log().end();
@@ -512,9 +597,6 @@ impl<P: Publish + 'static> Node<P> {
 
     fn on_call(&mut self, call: Call) -> Result<(), MetadataLogError> {
         let Call { request, reply } = call;
-        if let ControllerRequest::DescribeQuorum { ctx, request } = &*request {
-            return self.describe_quorum(ctx.api_version, request.clone(), reply);
-        }
         let response = match self.active {
             // Nothing new is begun by one that stops.
             Some(epoch) if self.stopping.is_none() => self.decide(epoch, &request)?,
@@ -528,23 +610,6 @@ impl<P: Publish + 'static> Node<P> {
                 reply,
             });
         }
-        self.take_notices()
-    }
-
-    fn describe_quorum(
-        &mut self,
-        api_version: i16,
-        request: DescribeQuorumRequest,
-        reply: local::oneshot::Sender<ControllerResponse>,
-    ) -> Result<(), MetadataLogError> {
-        let (sender, answer) = local::oneshot();
-        let request = Request::DescribeQuorum(request);
-        self.replica.ask(api_version, request, sender)?;
-        self.rt.spawn(Queue::Request, async move {
-            if let Ok(Response::DescribeQuorum(response)) = answer.await {
-                let _ = reply.send(response.into());
-            }
-        });
         self.take_notices()
     }
 
@@ -640,7 +705,7 @@ impl<P: Publish + 'static> Node<P> {
         }
         let up_to = self.applied + -1;
         let Some((image, changes)) = self.loader.take() else {
-            self.published = up_to;
+            self.on_published(up_to);
             return Ok(());
         };
         check_features(image.features.iter())?;
@@ -656,6 +721,12 @@ impl<P: Publish + 'static> Node<P> {
             let _ = events.send(Event::Published).await;
         });
         Ok(())
+    }
+
+    fn on_published(&mut self, up_to: Offset) {
+        self.published = up_to;
+        self.shared.published.set(up_to);
+        self.shared.progress.notify_all();
     }
 
     fn answer(&mut self) {
@@ -676,15 +747,25 @@ fn quorum_config(config: &ControllerConfig) -> QuorumConfig {
         id: config.settings.node_id,
         directory: Some(config.directory_id),
     };
-    let listener = config.listeners.first().map_or("", |l| l.name.as_str());
     let endpoint = |listener: &Listener| Endpoint {
         listener: listener.name.clone(),
         host: listener.host.clone(),
         port: listener.port,
     };
+    let quorum = &config.quorum;
     QuorumConfig {
         endpoints: config.listeners.iter().map(endpoint).collect(),
-        ..QuorumConfig::new(me, &config.settings.cluster_id, listener)
+        bootstrap_servers: quorum.bootstrap_servers.len(),
+        is_controller: quorum.is_controller,
+        auto_join: quorum.auto_join,
+        election_timeout_ms: quorum.election_timeout_ms,
+        fetch_timeout_ms: quorum.fetch_timeout_ms,
+        election_backoff_max_ms: quorum.election_backoff_max_ms,
+        answer_timeout_ms: quorum.answer_timeout_ms,
+        retry_backoff_ms: quorum.retry_backoff_ms,
+        fetch_max_bytes: quorum.fetch_max_bytes,
+        fetch_snapshot_max_bytes: quorum.fetch_snapshot_max_bytes,
+        ..QuorumConfig::new(me, &config.settings.cluster_id, &quorum.listener)
     }
 }
 

@@ -21,10 +21,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::controller::ControllerHandle;
+use super::remote::ActiveController;
 use super::settings;
 use super::storage::Storage;
-use crate::base::{CoreId, ErrorCode, TopicIdPartition, Uuid};
+use crate::base::{CoreId, ErrorCode, Offset, TopicIdPartition, Uuid};
 use crate::config::{DynamicConfig, Layers};
 use crate::controller::{ControllerRequest, ControllerResponse};
 use crate::io::Rt;
@@ -263,14 +263,14 @@ impl Directories {
     }
 
     /// Tells the controller what it has to know, until the node stops.
-    pub async fn report(self: Rc<Self>, handle: ControllerHandle) {
+    pub async fn report(self: Rc<Self>, active: ActiveController) {
         loop {
             let due = self.due.notified();
             if self.node.broker_epoch.load(Ordering::Acquire) >= 0 {
                 if std::mem::take(&mut self.state.borrow_mut().heartbeat_is_due) {
-                    self.heartbeat(&handle).await;
+                    self.heartbeat(&active).await;
                 }
-                while !self.report_places(&handle).await {
+                while !self.report_places(&active).await {
                     self.rt.sleep(RETRY).await;
                 }
             }
@@ -310,14 +310,15 @@ impl Directories {
         self.due.notify_one();
     }
 
-    async fn heartbeat(&self, handle: &ControllerHandle) {
+    async fn heartbeat(&self, active: &ActiveController) {
         let epoch = self.node.broker_epoch.load(Ordering::Acquire);
-        let request = settings::heartbeat(&self.node, epoch, false, self);
+        // It has its own registration, or it would have no epoch.
+        let request = settings::heartbeat(&self.node, epoch, Offset(epoch), false, self);
         let call = ControllerRequest::BrokerHeartbeat {
             ctx: RequestContext::internal(),
             request,
         };
-        match handle.call(call).await {
+        match active.call(call).await {
             ControllerResponse::BrokerHeartbeat(response) if response.error_code == 0 => {}
             ControllerResponse::BrokerHeartbeat(response) => {
                 let error = ErrorCode(response.error_code);
@@ -331,7 +332,7 @@ impl Directories {
     }
 
     /// True when nothing is left to be told.
-    async fn report_places(&self, handle: &ControllerHandle) -> bool {
+    async fn report_places(&self, active: &ActiveController) -> bool {
         let told: Vec<(TopicIdPartition, Uuid)> = {
             let state = self.state.borrow();
             let unreported = state.unreported.iter().take(ASSIGNMENTS_MAX);
@@ -348,7 +349,7 @@ impl Directories {
                 directories: by_directory(&told),
             },
         };
-        let accepted = match handle.call(call).await {
+        let accepted = match active.call(call).await {
             ControllerResponse::AssignReplicasToDirs(response) => {
                 if response.error_code != 0 {
                     let error = ErrorCode(response.error_code);

@@ -16,6 +16,7 @@ use super::directories::Directories;
 use super::listeners::BoundListener;
 use super::metrics;
 use super::publisher::Publisher;
+use super::remote::ActiveController;
 use super::rules::TableRules;
 use super::settings;
 use super::storage::Storage;
@@ -26,12 +27,17 @@ use crate::io::{Queue, Rt};
 use crate::mesh::{Port, PortSeed};
 use crate::security::RequestContext;
 use crate::shard::Node;
-use crate::shard::messages::{ListenerSpec, PartitionCheckpoint, ShardReply, ShardRequest};
+use crate::shard::messages::{
+    ListenerSpec, PartitionCheckpoint, QuorumCall, ShardReply, ShardRequest,
+};
+use crate::wire::messages::BrokerRegistrationRequest;
 
 /// How often recovery points that have moved are written.
 const RECOVERY_POINT_INTERVAL: Duration = Duration::from_secs(1);
 /// Heartbeats that ask for leave to stop before the node stops without it.
 const SHUT_DOWN_HEARTBEATS_MAX: usize = 3;
+/// Between two attempts to register.
+const REGISTRATION_PAUSE: Duration = Duration::from_millis(50);
 
 type MeshPort = Port<ShardRequest, ShardReply>;
 
@@ -74,27 +80,31 @@ pub async fn run(rt: Rt, seed: PortSeed<ShardRequest, ShardReply>, life: Life) {
         fixed: node.config.fixed.clone(),
     });
     let authorizer = node.authorizer.clone();
-    let outcome = match controller::start(&rt, config, rules, authorizer, publisher).await {
+    let outcome = match controller::start(&rt, config, rules, authorizer, publisher) {
         Ok(handle) => {
+            let active = ActiveController::new(&rt, node.id, handle.clone());
             rt.spawn(
                 Queue::Request,
                 serve(
                     rt.clone(),
                     port.clone(),
+                    node.clone(),
                     handle.clone(),
+                    active.clone(),
                     directories.clone(),
                 ),
             );
-            rt.spawn(Queue::Request, directories.clone().report(handle.clone()));
+            rt.spawn(Queue::Request, directories.clone().report(active.clone()));
             let joining = Joining {
                 rt: &rt,
                 node: &node,
                 port: &port,
                 handle: &handle,
+                active: &active,
                 directories: &directories,
             };
             match join(&joining, &listeners, &storage).await {
-                Ok(metrics) => Ok((handle, metrics)),
+                Ok(metrics) => Ok((handle, active, metrics)),
                 Err(error) => {
                     handle.stop().await;
                     Err(error)
@@ -104,15 +114,34 @@ pub async fn run(rt: Rt, seed: PortSeed<ShardRequest, ShardReply>, life: Life) {
         Err(error) => Err(StartError::Controller(error.to_string())),
     };
     match outcome {
-        Ok((handle, metrics)) => {
+        Ok((handle, active, metrics)) => {
             // The main thread waits for exactly this message.
             let _ = started.send(Ok(metrics));
+            rt.spawn(
+                Queue::Request,
+                keep_in_touch(
+                    rt.clone(),
+                    node.clone(),
+                    handle.clone(),
+                    active.clone(),
+                    directories.clone(),
+                ),
+            );
             let running = checkpoint_until_stopped(&rt, &node, &port, &storage, &directories);
             let failing = local::either(handle.failed(), directories.failed());
             // Whatever failed, it ends without a clean marker: the next start recovers.
             match local::either(running, failing).await {
                 Either::First(()) => {
-                    leave(&rt, &node, &port, &handle, &storage, &directories).await;
+                    let leaving = Leaving {
+                        rt: &rt,
+                        node: &node,
+                        port: &port,
+                        handle: &handle,
+                        active: &active,
+                        storage: &storage,
+                        directories: &directories,
+                    };
+                    leave(&leaving).await;
                 }
                 Either::Second(Either::First(error)) => {
                     tracing::error!(%error, "the metadata log failed: this node ends");
@@ -132,11 +161,34 @@ pub async fn run(rt: Rt, seed: PortSeed<ShardRequest, ShardReply>, life: Life) {
 }
 
 /// Serves what the data cores ask of the controller.
-async fn serve(rt: Rt, port: MeshPort, handle: ControllerHandle, directories: Rc<Directories>) {
+async fn serve(
+    rt: Rt,
+    port: MeshPort,
+    node: Arc<Node>,
+    handle: ControllerHandle,
+    active: ActiveController,
+    directories: Rc<Directories>,
+) {
     loop {
         let (_, request, slot) = port.next_request().await;
         let request = match request {
             ShardRequest::Controller(request) => request,
+            ShardRequest::Quorum(call) => {
+                let (handle, active) = (handle.clone(), active.clone());
+                rt.spawn(Queue::Request, async move {
+                    let QuorumCall {
+                        api_version,
+                        request,
+                        for_leader,
+                    } = *call;
+                    let response = match for_leader {
+                        true => active.ask(api_version, request).await,
+                        false => handle.ask(api_version, request).await,
+                    };
+                    slot.reply(ShardReply::Quorum(response.map(Box::new)));
+                });
+                continue;
+            }
             ShardRequest::DirectoryFailed(failed) => {
                 let (directory, error) = *failed;
                 directories.fail(directory, &error);
@@ -157,9 +209,15 @@ async fn serve(rt: Rt, port: MeshPort, handle: ControllerHandle, directories: Rc
             // Nothing else is addressed to this core; the caller sees it gone.
             _ => continue,
         };
-        let handle = handle.clone();
+        let by = &request.context().listener;
+        let mut controllers = node.config.listeners.controller();
+        let is_for_us = controllers.any(|listener| *listener.name == **by);
+        let (handle, active) = (handle.clone(), active.clone());
         rt.spawn(Queue::Request, async move {
-            let response = handle.call(*request).await;
+            let response = match is_for_us {
+                true => handle.call(*request).await,
+                false => active.call(*request).await,
+            };
             slot.reply(ShardReply::Controller(Box::new(response)));
         });
     }
@@ -171,6 +229,7 @@ struct Joining<'a> {
     node: &'a Arc<Node>,
     port: &'a MeshPort,
     handle: &'a ControllerHandle,
+    active: &'a ActiveController,
     directories: &'a Directories,
 }
 
@@ -181,78 +240,168 @@ async fn join(joining: &Joining<'_>, listeners: &[BoundListener], storage: &Stor
         node,
         port,
         handle,
+        active,
         directories,
     } = *joining;
     let incarnation = Uuid::random(&mut rt.rng());
+    // Other controllers reach this one before there is an image.
+    listen(joining, listeners, |listener| listener.is_controller).await?;
+    match local::either(handle.ready(), rt.stopping()).await {
+        Either::First(Ok(())) => {}
+        Either::First(Err(error)) => return Err(StartError::Controller(error.to_string())),
+        Either::Second(()) => {
+            let why = "it was stopped before it knew the cluster's metadata";
+            return Err(StartError::Controller(why.to_owned()));
+        }
+    }
+    if node.config.roles.controller && !active.is_here() {
+        let registering = register_controller(rt.clone(), handle.clone(), active.clone());
+        rt.spawn(Queue::Request, registering);
+    }
+    if !node.config.roles.broker {
+        return metrics::start(rt, node, port).await;
+    }
     let request = settings::registration(node, storage, listeners, incarnation);
-    let call = ControllerRequest::RegisterBroker {
-        ctx: RequestContext::internal(),
-        request,
-    };
-    let epoch = match handle.call(call).await {
-        ControllerResponse::RegisterBroker(response) if response.error_code == 0 => {
-            response.broker_epoch
-        }
-        ControllerResponse::RegisterBroker(response) => {
-            let error = ErrorCode(response.error_code);
-            return Err(StartError::Controller(format!(
-                "the broker could not register: {error}"
-            )));
-        }
-        _ => {
-            return Err(StartError::Controller(
-                "no answer to the registration".to_owned(),
-            ));
-        }
-    };
+    let epoch = register(joining, request).await?;
     node.broker_epoch.store(epoch, Ordering::Release);
     directories.on_registered();
-    let specs: Vec<ListenerSpec> = listeners
-        .iter()
+    listen(joining, listeners, |listener| !listener.is_controller).await?;
+    let metrics = metrics::start(rt, node, port).await?;
+    // The controller unfences who has seen its own registration.
+    local::either(handle.reached(Offset(epoch)), rt.stopping()).await;
+    let beat = heartbeat(node, handle, active, directories, false).await;
+    if let Err(error) = beat {
+        tracing::warn!(%error, "the controller refused the first heartbeat");
+    }
+    Ok(metrics)
+}
+
+/// Opens the listeners that are wanted on every core.
+async fn listen(
+    joining: &Joining<'_>,
+    listeners: &[BoundListener],
+    is_wanted: impl Fn(&BoundListener) -> bool,
+) -> Result<(), StartError> {
+    let wanted = listeners.iter().filter(|listener| is_wanted(listener));
+    let specs: Vec<ListenerSpec> = wanted
         .map(|listener| ListenerSpec {
             name: listener.name.clone(),
             address: listener.address,
         })
         .collect();
-    for core in 0..node.cores {
+    for core in 0..joining.node.cores {
         let request = ShardRequest::Listen(specs.clone());
-        match port.call(CoreId(core), request).await {
+        match joining.port.call(CoreId(core), request).await {
             Ok(ShardReply::Listening(Ok(()))) => {}
             Ok(ShardReply::Listening(Err(error))) => return Err(StartError::Listen(error)),
             _ => return Err(StartError::Controller(format!("core {core} is gone"))),
         }
     }
-    let metrics = metrics::start(rt, node, port).await?;
-    heartbeat(node, handle, directories, false).await;
-    Ok(metrics)
+    Ok(())
+}
+
+/// Registers the broker; its epoch. While there is no active controller it tries again.
+async fn register(
+    joining: &Joining<'_>,
+    request: BrokerRegistrationRequest,
+) -> Result<i64, StartError> {
+    loop {
+        let call = ControllerRequest::RegisterBroker {
+            ctx: RequestContext::internal(),
+            request: request.clone(),
+        };
+        let error = match joining.active.call(call).await {
+            ControllerResponse::RegisterBroker(response) if response.error_code == 0 => {
+                return Ok(response.broker_epoch);
+            }
+            ControllerResponse::RegisterBroker(response) => ErrorCode(response.error_code),
+            _ => ErrorCode::UNKNOWN_SERVER_ERROR,
+        };
+        let is_passing = matches!(
+            error,
+            ErrorCode::NOT_CONTROLLER | ErrorCode::DUPLICATE_BROKER_REGISTRATION
+        );
+        if !is_passing || joining.rt.is_stopping() {
+            return Err(StartError::Controller(format!(
+                "the broker could not register: {error}"
+            )));
+        }
+        joining.rt.sleep(REGISTRATION_PAUSE).await;
+    }
+}
+
+/// Makes this controller known to the active one, as which it registers itself.
+async fn register_controller(rt: Rt, handle: ControllerHandle, active: ActiveController) {
+    while !rt.is_stopping() {
+        let call = ControllerRequest::RegisterController {
+            ctx: RequestContext::internal(),
+            request: handle.registration(),
+        };
+        let error = match active.call(call).await {
+            ControllerResponse::RegisterController(response) => ErrorCode(response.error_code),
+            _ => ErrorCode::UNKNOWN_SERVER_ERROR,
+        };
+        if error.is_ok() {
+            return;
+        }
+        if error != ErrorCode::NOT_CONTROLLER {
+            tracing::warn!(%error, "the active controller refused this one's registration");
+        }
+        rt.sleep(REGISTRATION_PAUSE).await;
+    }
+}
+
+/// Heartbeats until the node stops: to whoever leads, so that it knows this broker.
+async fn keep_in_touch(
+    rt: Rt,
+    node: Arc<Node>,
+    handle: ControllerHandle,
+    active: ActiveController,
+    directories: Rc<Directories>,
+) {
+    if !node.config.roles.broker {
+        return;
+    }
+    let interval = i64::from(node.config.metadata.broker_heartbeat_interval_ms);
+    let interval = millis(interval);
+    let mut is_refused = false;
+    loop {
+        let pause = rt.sleep(interval);
+        if let Either::First(()) = local::either(rt.stopping(), pause).await {
+            return;
+        }
+        let beat = heartbeat(&node, &handle, &active, &directories, false).await;
+        match beat {
+            Err(error) if !is_refused => {
+                tracing::warn!(%error, "the controller refused a heartbeat");
+            }
+            _ => {}
+        }
+        is_refused = beat.is_err();
+    }
 }
 
 /// Unfences the broker, or asks for leave to stop. Returns whether it may stop.
 async fn heartbeat(
     node: &Node,
     handle: &ControllerHandle,
+    active: &ActiveController,
     directories: &Directories,
     want_shut_down: bool,
-) -> bool {
+) -> Result<bool, ErrorCode> {
     let epoch = node.broker_epoch.load(Ordering::Acquire);
-    let request = settings::heartbeat(node, epoch, want_shut_down, directories);
+    let offset = handle.published();
+    let request = settings::heartbeat(node, epoch, offset, want_shut_down, directories);
     let call = ControllerRequest::BrokerHeartbeat {
         ctx: RequestContext::internal(),
         request,
     };
-    match handle.call(call).await {
+    match active.call(call).await {
         ControllerResponse::BrokerHeartbeat(response) if response.error_code == 0 => {
-            response.should_shut_down
+            Ok(response.should_shut_down)
         }
-        ControllerResponse::BrokerHeartbeat(response) => {
-            tracing::warn!(
-                error = %ErrorCode(response.error_code),
-                want_shut_down,
-                "the controller refused a heartbeat"
-            );
-            true
-        }
-        _ => true,
+        ControllerResponse::BrokerHeartbeat(response) => Err(ErrorCode(response.error_code)),
+        _ => Err(ErrorCode::UNKNOWN_SERVER_ERROR),
     }
 }
 
@@ -296,19 +445,41 @@ async fn checkpoint_until_stopped(
     }
 }
 
+/// What a clean stop needs.
+struct Leaving<'a> {
+    rt: &'a Rt,
+    node: &'a Node,
+    port: &'a MeshPort,
+    handle: &'a ControllerHandle,
+    active: &'a ActiveController,
+    storage: &'a Storage,
+    directories: &'a Directories,
+}
+
 /// A clean stop.
-async fn leave(
-    rt: &Rt,
-    node: &Node,
-    port: &MeshPort,
-    handle: &ControllerHandle,
-    storage: &Storage,
-    directories: &Directories,
-) {
+async fn leave(leaving: &Leaving<'_>) {
+    let Leaving {
+        rt,
+        node,
+        port,
+        handle,
+        active,
+        storage,
+        directories,
+    } = *leaving;
     // The first moves leaderships away, a later one grants.
-    for _ in 0..SHUT_DOWN_HEARTBEATS_MAX {
-        if heartbeat(node, handle, directories, true).await {
-            break;
+    let heartbeats = match node.config.roles.broker {
+        true => SHUT_DOWN_HEARTBEATS_MAX,
+        false => 0,
+    };
+    for _ in 0..heartbeats {
+        match heartbeat(node, handle, active, directories, true).await {
+            Ok(false) => {}
+            Ok(true) => break,
+            Err(error) => {
+                tracing::warn!(%error, "the controller refused the last heartbeat");
+                break;
+            }
         }
     }
     let (checkpoints, mut unclean) = close_logs(node, port).await;

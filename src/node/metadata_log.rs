@@ -17,7 +17,7 @@ use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::base::{BrokerId, LeaderEpoch, Millis, Offset, Uuid};
+use crate::base::{LeaderEpoch, Millis, Offset, Uuid};
 use crate::io::{Disk, OpenMode, Rt};
 use crate::log::checkpoint::{Durability, replace_file};
 use crate::log::{
@@ -32,10 +32,7 @@ use crate::metadata::{
 };
 use crate::raft::checkpoint::{self, Checkpoint, Contents, read_batch};
 use crate::raft::quorum::{Fault, LogView, OffsetAndEpoch};
-use crate::raft::voters::Endpoint;
-use crate::raft::{
-    ControlRecord, ElectionState, METADATA_DIRECTORY, QuorumStateError, Voter, VoterSet,
-};
+use crate::raft::{ControlRecord, ElectionState, METADATA_DIRECTORY, QuorumStateError, VoterSet};
 use crate::record::{BatchError, BatchView, Batches};
 
 pub const QUORUM_STATE: &str = "quorum-state";
@@ -663,17 +660,14 @@ pub fn snapshot_bytes(
     (id, checkpoint.to_bytes(epoch, now_ms))
 }
 
-/// Writes the snapshot that makes this node the only voter of a new dynamic quorum, as
-/// `format --standalone` does. Not for nodes with `controller.quorum.voters`.
+/// Writes the snapshot that makes these the voters of a new dynamic quorum. Not for nodes
+/// with `controller.quorum.voters`.
 pub fn format_quorum(
     disk: &dyn Disk,
     metadata_dir: &Path,
-    node_id: BrokerId,
-    directory_id: Uuid,
-    endpoints: Vec<Endpoint>,
+    voters: VoterSet,
     now_ms: Millis,
 ) -> io::Result<()> {
-    let voters = VoterSet::single(Voter::new(node_id, Some(directory_id), endpoints));
     let dir = metadata_dir.join(METADATA_DIRECTORY);
     disk.create_dir_all(&dir)?;
     let path = dir.join(checkpoint::file_name(Offset(0), LeaderEpoch(0)));

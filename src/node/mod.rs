@@ -13,12 +13,14 @@ pub mod doctor;
 pub mod error;
 pub mod format;
 pub mod lifecycle;
+pub mod links;
 pub mod listeners;
 mod memory;
 pub mod metadata_log;
 pub mod metrics;
 pub mod peers;
 pub mod publisher;
+pub mod remote;
 pub mod replica;
 pub mod rules;
 pub mod settings;
@@ -29,7 +31,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI32, AtomicI64};
 use std::sync::mpsc;
 
 pub use error::StartError;
@@ -119,6 +121,7 @@ pub fn shared(config: NodeConfig, storage: &Storage, cores: usize) -> Arc<Node> 
     Arc::new(Node {
         id: storage.node_id,
         broker_epoch: AtomicI64::new(-1),
+        quorum_leader: AtomicI32::new(-1),
         cluster_id: storage.cluster_id.as_str().into(),
         auto_create: settings::auto_create(&config),
         coordinator: settings::coordinator(&config),

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::controller::Publish;
 use super::directories::Directories;
@@ -67,6 +68,11 @@ impl Publisher {
 }
 
 impl Publish for Rc<Publisher> {
+    fn on_leader(&self, leader: Option<BrokerId>) {
+        let id = leader.map_or(-1, |id| id.0);
+        self.node.quorum_leader.store(id, Ordering::Relaxed);
+    }
+
     async fn publish(&self, image: Arc<MetadataImage>, changes: Arc<ImageChanges>) {
         let is_first = std::mem::replace(&mut self.state.borrow_mut().first, false);
         let mut moves: Vec<Move> = Vec::new();

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::controller::ControllerConfig;
+use super::controller::{ControllerConfig, QuorumSettings};
 use super::directories::Directories;
 use super::listeners::BoundListener;
 use super::storage::Storage;
-use crate::base::Uuid;
+use crate::base::{Offset, Uuid};
 use crate::config::NodeConfig;
 use crate::controller::{AutoCreateSettings, ControllerSettings, InternalTopicSettings};
 use crate::coordinator::CoordinatorConfig;
@@ -109,6 +109,25 @@ pub fn controller(node: &Node, storage: &Storage, listeners: &[BoundListener]) -
         },
         snapshot_bytes: u64::try_from(metadata.metadata_log_max_record_bytes_between_snapshots)
             .unwrap_or(u64::MAX),
+        quorum: quorum(&node.config),
+    }
+}
+
+fn quorum(config: &NodeConfig) -> QuorumSettings {
+    let metadata = &config.metadata;
+    let ms = |value: i32| u64::try_from(value).unwrap_or(0);
+    QuorumSettings {
+        is_controller: config.roles.controller,
+        listener: config.listeners.controller_names[0].clone(),
+        bootstrap_servers: config.quorum_bootstrap_servers.clone(),
+        auto_join: metadata.controller_quorum_auto_join_enable,
+        election_timeout_ms: ms(metadata.controller_quorum_election_timeout_ms).max(1),
+        fetch_timeout_ms: ms(metadata.controller_quorum_fetch_timeout_ms).max(1),
+        election_backoff_max_ms: ms(metadata.controller_quorum_election_backoff_max_ms),
+        answer_timeout_ms: ms(metadata.controller_quorum_request_timeout_ms).max(1),
+        retry_backoff_ms: ms(metadata.controller_quorum_retry_backoff_ms),
+        fetch_max_bytes: metadata.controller_quorum_fetch_max_bytes,
+        fetch_snapshot_max_bytes: metadata.controller_quorum_fetch_snapshot_max_bytes,
     }
 }
 
@@ -190,14 +209,14 @@ pub fn registration(
 pub fn heartbeat(
     node: &Node,
     epoch: i64,
+    published: Offset,
     want_shut_down: bool,
     directories: &Directories,
 ) -> BrokerHeartbeatRequest {
     BrokerHeartbeatRequest {
         broker_id: node.id.0,
         broker_epoch: epoch,
-        // The image was published to every core before the epoch was known.
-        current_metadata_offset: epoch,
+        current_metadata_offset: published.0,
         want_fence: false,
         want_shut_down,
         offline_log_dirs: directories.offline().into_iter().collect(),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::StartError;
-use super::format::{self, Format};
+use super::format::{self, FirstVoters, Format};
 use crate::base::{BrokerId, Millis, Rng, TopicIdPartition, Uuid};
 use crate::config::NodeConfig;
 use crate::io::disk::Disk;
@@ -341,6 +341,7 @@ fn format_if_new(
     let options = Format {
         cluster_id,
         directories: log_dirs.iter().map(|d| d.path().to_owned()).collect(),
+        voters: FirstVoters::default(),
     };
     format::format(disk, config, &options, now_ms, rng)?;
     Ok(true)

@@ -29,6 +29,7 @@ use crate::controller::{ControllerRequest, ControllerResponse};
 use crate::io::Chunk;
 use crate::metadata::{ImageChanges, MetadataImage};
 use crate::quota::connections::Verdict;
+use crate::raft::quorum;
 use crate::telemetry::CoreSnapshot;
 use crate::wire::messages as wire;
 use crate::wire::messages::fetch_response::AbortedTransaction;
@@ -53,6 +54,8 @@ pub enum ShardRequest {
     Publish(Arc<Published>),
     /// For the controller's core.
     Controller(Box<ControllerRequest>),
+    /// For the controller's core: a request to the metadata quorum.
+    Quorum(Box<QuorumCall>),
     /// A connection has been accepted: the operation is answered when it may be served or is
     /// to be closed.
     Admit(OperationId, Ticket),
@@ -99,6 +102,8 @@ pub enum ShardReply {
     Done,
     Partitions(Vec<(u32, PartitionReply)>),
     Controller(Box<ControllerResponse>),
+    /// None where there is no quorum, or no leader that answers.
+    Quorum(Option<Box<quorum::Response>>),
     /// None when there is none of the class.
     LeastUsed(Option<Nanos>),
     Listening(std::io::Result<()>),
@@ -106,6 +111,14 @@ pub enum ShardReply {
     /// With the directories of logs that couldn't be closed.
     Closed(Box<(Vec<PartitionCheckpoint>, Vec<Uuid>)>),
     Snapshot(Box<CoreSnapshot>),
+}
+
+/// A request to the metadata quorum.
+pub struct QuorumCall {
+    pub api_version: i16,
+    pub request: quorum::Request,
+    /// Whether it is for the quorum's leader, wherever that is.
+    pub for_leader: bool,
 }
 
 impl PartitionReply {

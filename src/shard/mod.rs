@@ -56,6 +56,7 @@ use crate::log::manager::LogDir;
 use crate::mesh::{Gone, Port, ReplySlot};
 use crate::metadata::MetadataImage;
 use crate::quota::memory::RequestMemory;
+use crate::raft::quorum;
 use crate::security::{Authorizer, CLUSTER_NAME, Operation, RequestContext, ResourceType};
 use crate::telemetry::Stage;
 use crate::wire::api_key::ApiKey;
@@ -64,8 +65,8 @@ use connections::Connections;
 use coordinators::Led;
 use directories::{Directories, Move};
 use messages::{
-    FetchPart, LongReply, PartitionCall, PartitionReply, ProducePart, Published, ShardReply,
-    ShardRequest,
+    FetchPart, LongReply, PartitionCall, PartitionReply, ProducePart, Published, QuorumCall,
+    ShardReply, ShardRequest,
 };
 use metrics::Metrics;
 use operation::{OperationId, Operations};
@@ -82,6 +83,8 @@ pub struct Node {
     pub id: BrokerId,
     /// From the registration of this process; -1 before it.
     pub broker_epoch: std::sync::atomic::AtomicI64,
+    /// Node id of the metadata quorum's leader; -1 while it isn't known.
+    pub quorum_leader: std::sync::atomic::AtomicI32,
     pub cluster_id: Arc<str>,
     pub config: NodeConfig,
     pub auto_create: AutoCreateSettings,
@@ -218,12 +221,13 @@ impl Shard {
         self.partitions.borrow().get(&id).cloned()
     }
 
-    /// What a listener serves. Controllers' tools find the APIs there that Kafka serves on
-    /// it; Fetch is not among them until the quorum has followers.
+    /// What a listener serves: on the controllers' what Kafka's controllers do, on the others
+    /// what its brokers do.
     pub fn served(&self, listener: &str) -> impl Iterator<Item = &'static Api> {
         let on_controller = self.is_controller_listener(listener);
-        self.apis.iter().filter(move |api| {
-            !on_controller || (api.key.info().on_controllers && api.key != ApiKey::Fetch)
+        self.apis.iter().filter(move |api| match on_controller {
+            true => api.key.info().on_controllers,
+            false => api.key.info().on_brokers,
         })
     }
 
@@ -348,6 +352,15 @@ impl Shard {
         let request = ShardRequest::Controller(Box::new(request));
         match self.port.call(self.node.controller_core(), request).await {
             Ok(ShardReply::Controller(response)) => Some(*response),
+            _ => None,
+        }
+    }
+
+    /// A request to the metadata quorum; nothing if nobody answers.
+    pub async fn quorum(&self, call: QuorumCall) -> Option<quorum::Response> {
+        let request = ShardRequest::Quorum(Box::new(call));
+        match self.port.call(self.node.controller_core(), request).await {
+            Ok(ShardReply::Quorum(response)) => response.map(|response| *response),
             _ => None,
         }
     }
@@ -600,7 +613,8 @@ fn on_request(shard: &Rc<Shard>, request: ShardRequest, slot: ReplySlot<ShardRep
         }
         // Sent to the controller's core only; a slot dropped unanswered says so.
         ShardRequest::Controller(_)
-        | ShardRequest::DirectoryFailed(_)
+        | ShardRequest::Quorum(_)
+        | ShardRequest::DirectoryFailed(..)
         | ShardRequest::ReplicaMoving(_)
         | ShardRequest::ReplicaMoved(_) => drop(slot),
         ShardRequest::ResumeMove(resumed) => {
