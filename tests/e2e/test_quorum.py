@@ -109,7 +109,9 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster():
+def cluster(request):
+    if request.config.getoption("--broker") == "kafka":
+        pytest.skip("runs Ottla's nodes")
     with tempfile.TemporaryDirectory(prefix="ottla-quorum-") as directory:
         running = None
         try:
