@@ -36,7 +36,7 @@ pub fn run(args: &StartArgs) -> Result<(), String> {
                 tracing::warn!(error, "banner not shown");
             }
         },
-        || {
+        move || {
             stop.wait();
             tracing::info!("stopping");
         },

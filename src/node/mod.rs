@@ -40,7 +40,7 @@ use crate::api;
 use crate::base::{BrokerId, Rng};
 use crate::config::NodeConfig;
 use crate::io::disk::RealDisk;
-use crate::io::{Queue, Rt};
+use crate::io::{Queue, Rt, Stopper};
 use crate::mesh::{PortSeed, mesh_within};
 use crate::shard::load::Load;
 use crate::shard::messages::{ShardReply, ShardRequest};
@@ -69,11 +69,12 @@ pub struct Ready {
     pub formatted: bool,
 }
 
-/// Runs a node until `until_stop` returns. `on_ready` is called once it serves.
+/// Runs a node until `until_stop` returns, on a thread of its own: also a node that waits for
+/// its quorum can be stopped. `on_ready` is called once it serves.
 pub fn run(
     config: NodeConfig,
     on_ready: impl FnOnce(&Ready),
-    until_stop: impl FnOnce(),
+    until_stop: impl FnOnce() + Send + 'static,
 ) -> Result<(), StartError> {
     let mut rng = Rng::new(format::seed());
     // First: nothing is formatted for a node that can't run.
@@ -103,13 +104,26 @@ pub fn run(
         started,
     };
     let threads = reserved.start(&node, life);
+    let stoppers = threads.stoppers();
+    let (stop, stopping) = mpsc::channel();
+    let waiting = move || {
+        until_stop();
+        stoppers.iter().for_each(Stopper::stop);
+        // Nobody listens where the start has failed.
+        let _ = stop.send(());
+    };
+    // Without it the process ends, and the cores with it.
+    std::thread::Builder::new()
+        .name("ottla-stop".to_owned())
+        .spawn(waiting)
+        .map_err(|error| StartError::Controller(format!("no thread for signals: {error}")))?;
     let outcome = starting
         .recv()
         .unwrap_or_else(|_| Err(StartError::Controller("it ended while starting".to_owned())));
     let outcome = outcome.map(|metrics| {
         ready.metrics = metrics;
         on_ready(&ready);
-        until_stop();
+        let _ = stopping.recv();
     });
     threads.stop();
     outcome

@@ -17,7 +17,7 @@ use std::time::Duration;
 use super::cores::Plan;
 use super::lifecycle::{self, Life};
 use super::{StartError, data_core, wire_up};
-use crate::io::{self, CoreConfig, CoreHandle, Rt, run_core};
+use crate::io::{self, CoreConfig, CoreHandle, Rt, Stopper, run_core};
 use crate::shard::Node;
 
 /// Between two looks of a core for its work. No other thread can wake a core's task, and
@@ -99,6 +99,12 @@ impl Reserved {
 }
 
 impl Running {
+    /// They ask the cores to stop, the data cores first.
+    pub(super) fn stoppers(&self) -> Vec<Stopper> {
+        let data = self.data.iter().map(CoreHandle::stopper);
+        data.chain([self.controller.stopper()]).collect()
+    }
+
     pub(super) fn stop(self) {
         for core in &self.data {
             core.stopper().stop();
