@@ -72,7 +72,7 @@ fn what_is_not_served_yet_stops_the_start() {
     let stderr = failure(&["start", "-o", "authorizer.class.name=x.Y"]);
     assert_eq!(
         stderr,
-        "ottla: --override authorizer.class.name=x.Y: authorizers are not served yet\n"
+        "ottla: --override authorizer.class.name=x.Y: Java authorizers can't be loaded; only org.apache.kafka.metadata.authorizer.StandardAuthorizer is served\n"
     );
     let listeners = "listeners=SSL://127.0.0.1:0,CONTROLLER://127.0.0.1:0";
     let stderr = failure(&[

@@ -242,7 +242,12 @@ mod tests {
             (|p| p.new_isr_with_epochs.clear(), 42),
             (|p| p.new_isr_with_epochs[1].broker_id = 9, 42),
             (|p| p.new_isr_with_epochs[1].broker_id = 1, 42),
-            (|p| drop(p.new_isr_with_epochs.remove(0)), 42),
+            (
+                |p| {
+                    p.new_isr_with_epochs.remove(0);
+                },
+                42,
+            ),
             (|p| p.leader_recovery_state = 1, 42),
             (|p| p.new_isr_with_epochs[1].broker_id = 2, 107),
             (|p| p.new_isr_with_epochs[1].broker_epoch -= 1, 107),
