@@ -53,6 +53,10 @@ pub struct OpenParams {
     pub log_start_offset: Offset,
     /// Whether the directory had the clean shutdown marker.
     pub clean: bool,
+    /// Whether what isn't a whole batch ends the log, whatever follows it. Right where nobody
+    /// was promised what wasn't synced in order: for the metadata log, whose replicas count
+    /// what is synced up to an offset, and for a copy, whose original is there.
+    pub ends_at_damage: bool,
     /// Written to `partition.metadata` where that is missing.
     pub topic_id: Option<Uuid>,
     /// `producer.id.expiration.ms`
@@ -67,6 +71,7 @@ impl Default for OpenParams {
             recovery_point: Offset(0),
             log_start_offset: Offset(0),
             clean: false,
+            ends_at_damage: false,
             topic_id: None,
             producer_id_expiration_ms: 24 * 3_600_000,
             seed: 0,

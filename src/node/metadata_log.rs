@@ -175,6 +175,7 @@ impl MetadataLog {
         let election = read_election(&*disk, &dir)?;
         let params = OpenParams {
             topic_id: Some(Uuid::METADATA_TOPIC),
+            ends_at_damage: true,
             ..Default::default()
         };
         let pool = TailPool::new(TAIL_BYTES);

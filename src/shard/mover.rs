@@ -318,6 +318,8 @@ impl Mover<'_> {
         let params = OpenParams {
             recovery_point: end,
             clean,
+            // A copy has its original.
+            ends_at_damage: !clean,
             topic_id: Some(self.id.topic_id),
             seed: rt.random_u64(),
             ..OpenParams::default()

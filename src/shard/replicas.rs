@@ -279,6 +279,7 @@ async fn open(
         recovery_point: at(&directory.recovery_points),
         log_start_offset: at(&directory.log_starts),
         clean: directory.clean,
+        ends_at_damage: false,
         topic_id: Some(replica.topic.id),
         producer_id_expiration_ms: i64::from(dynamic.producer_id_expiration_ms),
         seed: shard.rt().random_u64(),

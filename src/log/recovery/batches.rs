@@ -44,6 +44,8 @@ pub struct Reading {
     pub index_interval_bytes: u32,
     /// Damage that ends up to there has been deleted, and isn't told any more.
     pub log_start_offset: Offset,
+    /// As in `OpenParams`.
+    pub ends_at_damage: bool,
 }
 
 /// Reads the batches from the segment's size on, up to the end of the file.
@@ -62,6 +64,7 @@ pub async fn recover_batches(
         bytes,
         index_interval_bytes,
         log_start_offset,
+        ends_at_damage,
     } = reading;
     let path = segment.path().to_owned();
     let reading = || LogError::io("recovering", &path);
@@ -140,6 +143,9 @@ pub async fn recover_batches(
         let search = Search::new(&*file, from, to, base_offset, before.next_offset);
         let mut search = search.map_err(reading())?;
         let found = loop {
+            if ends_at_damage {
+                break None;
+            }
             pace.breathe().await;
             match search.step().map_err(reading())? {
                 Step::Found(position, header) => break Some((position, header)),

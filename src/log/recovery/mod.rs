@@ -468,6 +468,7 @@ impl<'a> Loader<'a> {
                 bytes,
                 index_interval_bytes: self.config.index_interval_bytes,
                 log_start_offset: self.params.log_start_offset,
+                ends_at_damage: self.params.ends_at_damage,
             },
             &mut self.epochs,
             &mut producers,
@@ -515,7 +516,8 @@ impl<'a> Loader<'a> {
             true => self.end_by_recovery_point(bytes - invalid.position, &invalid),
             false => None,
         };
-        for later in self.segments.range(index + 1..) {
+        let is_kept = !self.params.ends_at_damage;
+        for later in self.segments.range(index + 1..).filter(|_| is_kept) {
             let begins = begins_validly(later, invalid.next_offset);
             if begins.map_err(LogError::io("recovering", later.path()))? {
                 let next = self.segments[index + 1].base_offset();
