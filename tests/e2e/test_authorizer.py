@@ -266,6 +266,9 @@ for kind, name in RESOURCES:
 
 plain("DescribeLogDirs", {31}, {"Topics": None}, versions=range(3, 6))
 plain("DescribeLogDirs", set(), {"Topics": None}, "of old", range(1, 3))
+plain("AlterReplicaLogDirs", {31}, {"Dirs": [{"Path": "/nowhere", "Topics": [{"Name": "closed", "Partitions": [0]}]}]}, same=False)
+plain("AddRaftVoter", {31}, {"ClusterId": None, "TimeoutMs": 1000, "VoterId": 9, "VoterDirectoryId": UUID_ZERO, "Listeners": []}, same=False)
+plain("RemoveRaftVoter", {31}, {"ClusterId": None, "VoterId": 9, "VoterDirectoryId": UUID_ZERO}, same=False)
 plain("DescribeQuorum", {31}, {"Topics": [{"TopicName": "__cluster_metadata", "Partitions": [{"PartitionIndex": 0}]}]})
 plain("DescribeCluster", {0}, {"IncludeClusterAuthorizedOperations": True})
 plain("DescribeTopicPartitions", {29}, {"Topics": [{"Name": "closed"}, {"Name": "nowhere"}]})
@@ -338,7 +341,11 @@ def test_refused_with_kafkas_errors(node, name):
 
 def served(node, port):
     """Keys of the APIs on a listener."""
-    return {key["ApiKey"] for key in node.call("ApiVersions", 3, {"ClientSoftwareName": "t", "ClientSoftwareVersion": "1"}, port=port)["ApiKeys"]}
+    return {key["ApiKey"] for key in api_keys(node, port)}
+
+
+def api_keys(node, port):
+    return node.call("ApiVersions", 3, {"ClientSoftwareName": "t", "ClientSoftwareVersion": "1"}, port=port)["ApiKeys"]
 
 
 @contextlib.contextmanager
@@ -354,6 +361,31 @@ def at_the_controller(*nodes):
 
 ON_CONTROLLERS = ("CreateTopics", "DeleteTopics", "CreatePartitions", "DescribeConfigs", "AlterConfigs", "IncrementalAlterConfigs", "DescribeAcls", "CreateAcls", "DeleteAcls",
                   "DescribeQuorum", "DescribeCluster")
+
+
+# What replicas of the metadata log, and brokers, ask of controllers.
+OF_NODES = {
+    "Fetch": {"ReplicaId": -1, "ReplicaState": {"ReplicaId": 9, "ReplicaEpoch": -1}, "Topics": []},
+    "Vote": {"ClusterId": None, "VoterId": 1, "Topics": []},
+    "BeginQuorumEpoch": {"ClusterId": None, "VoterId": 1, "Topics": [], "LeaderEndpoints": []},
+    "EndQuorumEpoch": {"ClusterId": None, "Topics": [], "LeaderEndpoints": []},
+    "FetchSnapshot": {"ReplicaId": 9, "MaxBytes": 1000, "Topics": []},
+    "BrokerRegistration": {"BrokerId": 9, "ClusterId": "", "IncarnationId": UUID_ZERO, "Listeners": [], "Features": [], "Rack": None, "LogDirs": []},
+    "BrokerHeartbeat": {"BrokerId": 9, "BrokerEpoch": 1, "OfflineLogDirs": []},
+    "ControllerRegistration": {"ControllerId": 9, "IncarnationId": UUID_ZERO, "Listeners": [], "Features": []},
+    "AllocateProducerIds": {"BrokerId": 9, "BrokerEpoch": 1},
+    "AssignReplicasToDirs": {"BrokerId": 9, "BrokerEpoch": 1, "Directories": []},
+    "AddRaftVoter": {"ClusterId": None, "TimeoutMs": 1000, "VoterId": 9, "VoterDirectoryId": UUID_ZERO, "Listeners": []},
+    "RemoveRaftVoter": {"ClusterId": None, "VoterId": 9, "VoterDirectoryId": UUID_ZERO},
+    "UpdateRaftVoter": {"ClusterId": None, "VoterId": 9, "VoterDirectoryId": UUID_ZERO, "Listeners": [], "KRaftVersionFeature": {"MinSupportedVersion": 0, "MaxSupportedVersion": 1}},
+}
+
+
+@pytest.mark.parametrize("api_name", OF_NODES)
+def test_only_nodes_of_the_cluster_ask_controllers(node, api_name):
+    port = node.broker.controller_port
+    last = {key["ApiKey"]: key["MaxVersion"] for key in api_keys(node, port)}[api(api_name)[0].api_key]
+    assert codes(node.call(api_name, last, OF_NODES[api_name], port=port)) == {31}
 
 
 @pytest.mark.reference
@@ -384,7 +416,7 @@ def test_no_api_is_left_out(node):
         return
     names = {api(name)[0].api_key for name in {case[0] for case in CASES.values()}}
     assert served(node, node.broker.port) - names == {api("ApiVersions")[0].api_key}
-    at_controllers = {api(name)[0].api_key for name in ON_CONTROLLERS}
+    at_controllers = {api(name)[0].api_key for name in (*ON_CONTROLLERS, *OF_NODES)}
     assert served(node, node.broker.controller_port) - at_controllers == {api("ApiVersions")[0].api_key}
 
 
