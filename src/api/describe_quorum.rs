@@ -20,7 +20,7 @@ pub async fn handle(
     let version = context.api_version;
     let mut response = quorum::describe(shard, context, request).await;
     let error = ErrorCode(response.error_code);
-    if !error.is_ok() && response.error_message.is_none() {
+    if !error.is_ok() && response.error_message.as_deref().is_none_or(str::is_empty) {
         response.error_message = Some(ApiError::general(error).message.unwrap_or_default());
     }
     if version < NODES_SINCE {
