@@ -143,6 +143,7 @@ async fn use_other_partition(shard: &Rc<Shard>) {
         current_leader_epoch: LeaderEpoch::UNKNOWN,
         fetch_offset: Offset(0),
         last_fetched_epoch: LeaderEpoch::UNKNOWN,
+        log_start_offset: Offset::UNKNOWN,
         partition_max_bytes: 1 << 20,
     };
     let fetch = Gather {
@@ -150,12 +151,15 @@ async fn use_other_partition(shard: &Rc<Shard>) {
             max_bytes: 1 << 20,
             read_committed: false,
             replica: BrokerId::NONE,
+            replica_epoch: -1,
+            is_first: true,
             version: 12,
         },
         min_bytes: 1,
         deadline: rt.now() + PATIENCE,
         partitions: [asked].into_iter().collect(),
         refused: false,
+        leave: None,
     };
     let answers = gather(shard, fetch).await;
     assert_eq!(answers[0].error, ErrorCode::NONE);

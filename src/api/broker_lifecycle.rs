@@ -43,6 +43,7 @@ macro_rules! controller_api {
 }
 
 controller_api!(register, RegisterBroker, BrokerRegistrationRequest => BrokerRegistrationResponse);
+controller_api!(alter_partition, AlterPartition, AlterPartitionRequest => AlterPartitionResponse);
 controller_api!(heartbeat, BrokerHeartbeat, BrokerHeartbeatRequest => BrokerHeartbeatResponse);
 controller_api!(
     allocate_producer_ids, AllocateProducerIds,

@@ -84,6 +84,7 @@ pub async fn handle(shard: Rc<Shard>, request: Request) -> Reply {
 /// What the request asks of all partitions together.
 struct Asked {
     replica: BrokerId,
+    replica_epoch: i64,
     read_committed: bool,
     max_wait: Duration,
     min_bytes: u64,
@@ -95,6 +96,7 @@ impl Asked {
         Asked {
             // -2 is a consumer that debugs: it reads like any other here.
             replica: BrokerId(request.replica_id.max(-1)),
+            replica_epoch: request.replica_epoch,
             read_committed: request.isolation_level == READ_COMMITTED,
             max_wait: Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)),
             min_bytes: u64::try_from(request.min_bytes).unwrap_or(0),
@@ -287,6 +289,7 @@ async fn read(
                     current_leader_epoch: LeaderEpoch(spec.current_leader_epoch),
                     fetch_offset: Offset(spec.fetch_offset),
                     last_fetched_epoch: LeaderEpoch(spec.last_fetched_epoch),
+                    log_start_offset: Offset(spec.log_start_offset),
                     partition_max_bytes: u32::try_from(spec.partition_max_bytes).unwrap_or(0),
                 });
                 FetchAnswer::refused(slot, ErrorCode::NOT_LEADER_OR_FOLLOWER)
@@ -303,12 +306,16 @@ async fn read(
                 max_bytes,
                 read_committed: asked.read_committed,
                 replica: asked.replica,
+                replica_epoch: asked.replica_epoch,
+                is_first: true,
                 version: context.api_version,
             },
             min_bytes: asked.min_bytes.min(u64::from(max_bytes)),
             deadline: shard.rt().last_stamp() + asked.max_wait,
             partitions,
             refused,
+            leave: (asked.replica != BrokerId::NONE && begun.session_id > 0)
+                .then(|| shard.parked().enter(begun.session_id)),
         },
     )
     .await;

@@ -19,6 +19,9 @@ use crate::wire::messages::list_offsets_response::{
 const READ_COMMITTED: i8 = 1;
 /// First version that tells the epoch of the offset.
 const LEADER_EPOCH_SINCE: i16 = 4;
+/// First version that tells that a new leader doesn't know yet how far consumers may read;
+/// before it, that there is no leader.
+const NOT_AVAILABLE_SINCE: i16 = 5;
 /// First request version that knows a special timestamp (-3 is the first to need one).
 const SPECIAL_SINCE: [(i64, i16); 4] = [(-3, 7), (-4, 8), (-5, 9), (-6, 11)];
 
@@ -135,7 +138,12 @@ fn respond(
         },
         other => ListOffsetsPartitionResponse {
             partition_index,
-            error_code: other.error().0,
+            error_code: match other.error() {
+                ErrorCode::OFFSET_NOT_AVAILABLE if version < NOT_AVAILABLE_SINCE => {
+                    ErrorCode::LEADER_NOT_AVAILABLE.0
+                }
+                error => error.0,
+            },
             ..Default::default()
         },
     }

@@ -79,7 +79,7 @@ macro_rules! api {
 }
 
 /// Every API that this broker serves, by key.
-pub static TABLE: [Api; 45] = [
+pub static TABLE: [Api; 46] = [
     Api {
         key: ApiKey::Produce,
         versions: 3..=13,
@@ -158,6 +158,7 @@ pub static TABLE: [Api; 45] = [
     api!(FetchSnapshot, 0..=1, quorum::fetch_snapshot),
     api!(DescribeCluster, 0..=2, describe_cluster::handle),
     api!(BrokerRegistration, 0..=4, broker_lifecycle::register),
+    api!(AlterPartition, 2..=3, broker_lifecycle::alter_partition),
     api!(BrokerHeartbeat, 0..=2, broker_lifecycle::heartbeat),
     api!(
         AllocateProducerIds,

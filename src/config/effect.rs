@@ -24,7 +24,6 @@ const NOT_ACTED_ON: &[&str] = &[
     "min.compaction.lag.ms",
     "num.recovery.threads.per.data.dir",
     "preallocate",
-    "replica.lag.time.max.ms",
     "request.timeout.ms",
     "socket.receive.buffer.bytes",
     "socket.send.buffer.bytes",

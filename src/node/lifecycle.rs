@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::StartError;
 use super::controller::{self, ControllerHandle};
 use super::directories::Directories;
+use super::isr::IsrChanges;
 use super::listeners::BoundListener;
 use super::metrics;
 use super::publisher::Publisher;
@@ -75,6 +76,7 @@ pub async fn run(rt: Rt, seed: PortSeed<ShardRequest, ShardReply>, life: Life) {
         storage.clone(),
         directories.clone(),
     ));
+    let isr_changes = Rc::new(IsrChanges::new(rt.clone(), node.clone(), port.clone()));
     let config = settings::controller(&node, &storage, &listeners);
     let rules = Arc::new(TableRules {
         fixed: node.config.fixed.clone(),
@@ -92,9 +94,11 @@ pub async fn run(rt: Rt, seed: PortSeed<ShardRequest, ShardReply>, life: Life) {
                     handle.clone(),
                     active.clone(),
                     directories.clone(),
+                    isr_changes.clone(),
                 ),
             );
             rt.spawn(Queue::Request, directories.clone().report(active.clone()));
+            rt.spawn(Queue::Request, isr_changes.run(active.clone()));
             let joining = Joining {
                 rt: &rt,
                 node: &node,
@@ -168,9 +172,10 @@ async fn serve(
     handle: ControllerHandle,
     active: ActiveController,
     directories: Rc<Directories>,
+    isr_changes: Rc<IsrChanges>,
 ) {
     loop {
-        let (_, request, slot) = port.next_request().await;
+        let (from, request, slot) = port.next_request().await;
         let request = match request {
             ShardRequest::Controller(request) => request,
             ShardRequest::Quorum(call) => {
@@ -203,6 +208,12 @@ async fn serve(
             ShardRequest::ReplicaMoved(moved) => {
                 let (id, to) = *moved;
                 directories.on_moved(id, to);
+                slot.reply(ShardReply::Done);
+                continue;
+            }
+            ShardRequest::ProposeIsr(proposed) => {
+                let (id, proposal) = *proposed;
+                isr_changes.propose(from, id, proposal);
                 slot.reply(ShardReply::Done);
                 continue;
             }

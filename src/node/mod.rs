@@ -12,6 +12,7 @@ pub mod directories;
 pub mod doctor;
 pub mod error;
 pub mod format;
+pub mod isr;
 pub mod lifecycle;
 pub mod links;
 pub mod listeners;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::messages::PartitionCheckpoint;
 use super::partition::Wakes;
 use super::replicas::ids;
-use super::{Shard, directories, flush, mover, pace, replicas};
+use super::{Shard, directories, flush, isr, mover, pace, replicas};
 use crate::base::TopicIdPartition;
 use crate::io::{Queue, local};
 
@@ -66,6 +66,10 @@ pub fn start(shard: &Rc<Shard>) {
         FLUSH_INTERVAL,
         async move |shard: &Rc<Shard>| flush::look_after(shard, ids(shard), &in_flight).await,
     );
+    let tick = isr::tick_interval(shard);
+    every(shard, tick, tick, async |shard: &Rc<Shard>| {
+        isr::look(shard, ids(shard)).await;
+    });
     let look = pace::LOOK_INTERVAL;
     every(shard, look, look, async |shard: &Rc<Shard>| {
         pace::look(shard, ids(shard)).await;

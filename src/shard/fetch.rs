@@ -11,14 +11,16 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::Shard;
 use super::messages::{
     FetchAnswer, FetchPart, FetchPartition, FetchRead, ShardReply, ShardRequest, WatchPart,
     WatchPartition,
 };
+use super::parked::Leave;
+use super::partition::Wakes;
 use super::wait::Wait;
+use super::{Shard, isr};
 use crate::base::{BrokerId, CoreId, ErrorCode, Nanos};
-use crate::io::local::or_deadline;
+use crate::io::local::{self, Either, or_deadline};
 use crate::purgatory::watch::Condition;
 use crate::telemetry::Stage;
 use crate::wire::api_key::ApiKey;
@@ -37,14 +39,18 @@ pub struct Gather {
     pub partitions: SmallVec<[FetchPartition; 1]>,
     /// Partitions were refused already: the answer leaves at once.
     pub refused: bool,
+    /// For as long as a follower's fetch may wait; none for any other's, which may as long as
+    /// it likes.
+    pub leave: Option<Leave>,
 }
 
 /// Reads until there is enough, something has to be told, or time is up. The answers stand
 /// in the order of the partitions; their sizes respect all limits.
-pub async fn gather(shard: &Rc<Shard>, fetch: Gather) -> Answers {
+pub async fn gather(shard: &Rc<Shard>, mut fetch: Gather) -> Answers {
     let mut parked: Option<Duration> = None;
     loop {
         let mut answers = read_everywhere(shard, &fetch).await;
+        fetch.read.is_first = false;
         let bytes = limit(&fetch, &mut answers);
         let told = fetch.refused
             || answers
@@ -65,7 +71,21 @@ pub async fn gather(shard: &Rc<Shard>, fetch: Gather) -> Answers {
         let wait = park(shard, &fetch, &answers, missing);
         let from = shard.rt().last_stamp();
         // At the deadline the next round answers.
-        let _ = or_deadline(shard.rt(), wait.notified(), fetch.deadline).await;
+        let is_left = async {
+            match &fetch.leave {
+                Some(leave) => match local::either(leave.ended(), wait.notified()).await {
+                    Either::First(()) => true,
+                    Either::Second(()) => false,
+                },
+                None => {
+                    wait.notified().await;
+                    false
+                }
+            }
+        };
+        if let Ok(true) = or_deadline(shard.rt(), is_left, fetch.deadline).await {
+            fetch.deadline = Nanos(0);
+        }
         *parked.get_or_insert_default() += shard.rt().last_stamp().saturating_since(from);
     }
 }
@@ -87,6 +107,9 @@ pub async fn read(shard: &Shard, part: &mut FetchPart) {
 /// was none.
 pub fn read_cached(shard: &Shard, part: &mut FetchPart) -> bool {
     let from = shard.rt().last_stamp();
+    if std::mem::take(&mut part.read.is_first) && part.read.replica != BrokerId::NONE {
+        take_note(shard, part, from);
+    }
     while let Some(asked) = part.partitions.get(part.answers.len()) {
         let found = shard.rt().if_cached(|| read_one(shard, asked, &part.read));
         let Some(answer) = found else { return false };
@@ -96,12 +119,30 @@ pub fn read_cached(shard: &Shard, part: &mut FetchPart) -> bool {
     true
 }
 
+/// What the follower has counts before anything is read for it, so its answer already has the
+/// high watermark that it leads to, and who waits for that waits no longer.
+fn take_note(shard: &Shard, part: &FetchPart, now: Nanos) {
+    let mut wakes = Wakes::new();
+    for asked in &part.partitions {
+        let proposal = shard.partition(asked.partition).and_then(|partition| {
+            let mut partition = partition.borrow_mut();
+            partition.on_follower_fetch(asked, &part.read, now, &mut wakes)
+        });
+        if let Some(proposal) = proposal {
+            isr::propose(shard, asked.partition, proposal);
+        }
+    }
+    shard.wake_all(wakes);
+}
+
 fn read_one(shard: &Shard, asked: &FetchPartition, read: &FetchRead) -> FetchAnswer {
     match shard.partition(asked.partition) {
         Some(partition) => {
             let mut partition = partition.borrow_mut();
             let answer = partition.read(asked, read);
-            partition.totals().count_read(answer.bytes);
+            if read.replica == BrokerId::NONE {
+                partition.totals().count_read(answer.bytes);
+            }
             answer
         }
         None => {

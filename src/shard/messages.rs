@@ -30,6 +30,7 @@ use crate::io::Chunk;
 use crate::metadata::{ImageChanges, MetadataImage};
 use crate::quota::connections::Verdict;
 use crate::raft::quorum;
+use crate::replica::isr::{Answer, Proposal};
 use crate::telemetry::CoreSnapshot;
 use crate::wire::messages as wire;
 use crate::wire::messages::fetch_response::AbortedTransaction;
@@ -92,6 +93,10 @@ pub enum ShardRequest {
     ReplicaMoved(Box<(TopicIdPartition, Uuid)>),
     /// A log directory has failed: its partitions are offline from now on.
     TakeOffline(Uuid),
+    /// For the controller's core: a leader would change its ISR.
+    ProposeIsr(Box<(TopicIdPartition, Proposal)>),
+    /// The controller's words on proposals of the receiving core.
+    IsrAnswers(Vec<(TopicIdPartition, Answer)>),
 }
 
 pub enum ShardReply {
@@ -243,6 +248,11 @@ pub struct FetchRead {
     pub read_committed: bool,
     /// The fetching broker; [`BrokerId::NONE`] for a consumer.
     pub replica: BrokerId,
+    /// The epoch of its registration; -1 where it doesn't say.
+    pub replica_epoch: i64,
+    /// Nothing has been read for this request yet: what a follower has counts when its request
+    /// comes, not when it is looked at again.
+    pub is_first: bool,
     pub version: i16,
 }
 
@@ -253,6 +263,8 @@ pub struct FetchPartition {
     pub current_leader_epoch: LeaderEpoch,
     pub fetch_offset: Offset,
     pub last_fetched_epoch: LeaderEpoch,
+    /// Where a follower's log begins; [`Offset::UNKNOWN`] for a consumer.
+    pub log_start_offset: Offset,
     pub partition_max_bytes: u32,
 }
 

@@ -17,6 +17,7 @@ pub mod directories;
 pub mod fetch;
 pub mod fetch_session;
 pub mod flush;
+pub mod isr;
 pub mod limits;
 pub mod load;
 pub mod messages;
@@ -25,6 +26,7 @@ pub mod mover;
 pub mod opening;
 pub mod operation;
 pub mod pace;
+pub mod parked;
 mod partition;
 pub mod pipeline;
 pub mod processor;
@@ -144,6 +146,7 @@ pub struct Shard {
     fetch_parts: Boxes<FetchPart>,
     produce_parts: Boxes<ProducePart>,
     connections: Connections,
+    parked: parked::Parked,
     directories: Directories,
     /// Flushes that go beside another one of their log.
     overlapping: Cell<usize>,
@@ -178,6 +181,7 @@ impl Shard {
             fetch_parts: Boxes::default(),
             produce_parts: Boxes::default(),
             connections: Connections::default(),
+            parked: parked::Parked::default(),
             directories: Directories::default(),
             overlapping: Cell::default(),
             tail_pool: TailPool::new(TAIL_CACHE_BYTES),
@@ -250,6 +254,11 @@ impl Shard {
 
     pub fn connections(&self) -> &Connections {
         &self.connections
+    }
+
+    /// Fetches of followers that may wait.
+    pub fn parked(&self) -> &parked::Parked {
+        &self.parked
     }
 
     pub fn directories(&self) -> &Directories {
@@ -616,7 +625,12 @@ fn on_request(shard: &Rc<Shard>, request: ShardRequest, slot: ReplySlot<ShardRep
         | ShardRequest::Quorum(_)
         | ShardRequest::DirectoryFailed(..)
         | ShardRequest::ReplicaMoving(_)
-        | ShardRequest::ReplicaMoved(_) => drop(slot),
+        | ShardRequest::ReplicaMoved(_)
+        | ShardRequest::ProposeIsr(_) => drop(slot),
+        ShardRequest::IsrAnswers(answers) => {
+            isr::on_answers(shard, answers);
+            slot.reply(ShardReply::Done);
+        }
         ShardRequest::ResumeMove(resumed) => {
             if let Some(partition) = shard.partition(resumed.id) {
                 partition.borrow_mut().resume_move(resumed.to);

@@ -10,6 +10,7 @@
 //! `replica` counts it; a refused batch leaves the log as it was.
 
 mod disk;
+mod leader;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -103,6 +104,7 @@ impl Partition {
         totals: Rc<TopicTotals>,
     ) -> Partition {
         replica.set_durability(config.durability());
+        replica.set_min_insync_replicas(config.min_insync_replicas);
         replica.on_durable(log.recovery_point());
         Partition {
             id,
@@ -173,9 +175,8 @@ impl Partition {
         self.replica.check_leader(current_leader_epoch)
     }
 
-    pub fn has_enough_in_sync(&self) -> bool {
-        self.replica
-            .has_enough_in_sync(self.config.min_insync_replicas)
+    pub fn replica(&self) -> &Replica {
+        &self.replica
     }
 
     /// What [`Seen::version`] is compared with.
@@ -188,6 +189,8 @@ impl Partition {
     pub fn set_config(&mut self, config: Arc<TopicConfig>, wakes: &mut Wakes) {
         self.log.set_config(log_config(&config));
         self.replica.set_durability(config.durability());
+        self.replica
+            .set_min_insync_replicas(config.min_insync_replicas);
         self.config = config;
         self.advance(wakes);
     }
@@ -203,8 +206,14 @@ impl Partition {
     }
 
     /// Takes what the metadata log says about leader and replicas.
-    pub fn on_assignment(&mut self, assignment: Assignment, wakes: &mut Wakes) {
-        match self.replica.on_assignment(assignment) {
+    pub fn on_assignment(
+        &mut self,
+        assignment: Assignment,
+        now: Nanos,
+        wakes: &mut Wakes,
+    ) -> Transition {
+        let transition = self.replica.on_assignment(assignment, now);
+        match transition {
             Transition::Stale | Transition::Unchanged => {}
             Transition::BecameLeader { leader_epoch } => {
                 if let Err(error) = self.log.start_epoch(leader_epoch) {
@@ -219,9 +228,10 @@ impl Partition {
                 }
                 self.changed(wakes);
             }
-            Transition::NotLeader => self.changed(wakes),
+            Transition::BecameFollower { .. } | Transition::NoLeader => self.changed(wakes),
         }
         self.advance(wakes);
+        transition
     }
 
     /// Validates and appends the records of one partition of a Produce, unless that needs
@@ -281,7 +291,7 @@ impl Partition {
         if self.is_paused {
             return Err(Box::new(refused(ErrorCode::NOT_LEADER_OR_FOLLOWER)));
         }
-        if batch.acks == ACKS_ALL && !self.has_enough_in_sync() {
+        if batch.acks == ACKS_ALL && !self.replica.may_append() {
             return Err(Box::new(refused(ErrorCode::NOT_ENOUGH_REPLICAS)));
         }
         Ok(())
@@ -353,7 +363,7 @@ impl Partition {
         wakes: &mut Wakes,
     ) -> Result<AppendInfo, ErrorCode> {
         self.check_leader()?;
-        if !self.has_enough_in_sync() || self.is_paused {
+        if !self.replica.may_append() || self.is_paused {
             return Err(ErrorCode::NOT_ENOUGH_REPLICAS);
         }
         if batch.len() > usize::try_from(self.config.max_message_bytes).unwrap_or(0) {
@@ -380,7 +390,7 @@ impl Partition {
             seen,
             ..FetchAnswer::refused(asked.slot, error)
         };
-        if let Err(error) = self.check_leader_of(asked.current_leader_epoch) {
+        if let Err(error) = self.check_fetch(asked, read) {
             // A newer epoch than ours says nothing about where the leader is.
             let tells_leader =
                 error != ErrorCode::UNKNOWN_LEADER_EPOCH && error != ErrorCode::KAFKA_STORAGE_ERROR;
@@ -389,13 +399,22 @@ impl Partition {
                 ..refused(error)
             };
         }
-        let (log_start, log_end) = (self.log.log_start_offset(), self.log.log_end_offset());
-        if asked.last_fetched_epoch != LeaderEpoch::UNKNOWN
-            && let Some(answer) = self.diverged(asked, read)
-        {
-            return answer;
+        let log_start = self.log.log_start_offset();
+        match self.divergence(asked) {
+            None => {}
+            Some(Err(error)) => return refused(error),
+            Some(Ok(diverging)) => {
+                return FetchAnswer {
+                    error: ErrorCode::NONE,
+                    high_watermark: self.high_watermark(),
+                    last_stable_offset: self.last_stable_offset(),
+                    log_start_offset: log_start,
+                    diverging: Some(diverging),
+                    ..refused(ErrorCode::NONE)
+                };
+            }
         }
-        if asked.fetch_offset < log_start || asked.fetch_offset > log_end {
+        if !self.holds(asked.fetch_offset) {
             return refused(ErrorCode::OFFSET_OUT_OF_RANGE);
         }
         let upper = self.upper_bound(read);
@@ -604,7 +623,7 @@ impl Partition {
             high_watermark: self.high_watermark().0,
             readable_bytes: self.readable_bytes,
             log_bytes: self.log_bytes,
-            log_start: self.log.log_start_offset().0,
+            log_start: self.replica.low_watermark(self.log.log_start_offset()).0,
             durable: self.durable_end().0,
         }
     }
@@ -656,31 +675,6 @@ impl Partition {
         }
     }
 
-    /// Where the fetcher's log leaves ours, if it does (KIP-595).
-    fn diverged(&self, asked: &FetchPartition, read: &FetchRead) -> Option<FetchAnswer> {
-        let end = self.log.end_offset_for_epoch(asked.last_fetched_epoch);
-        let refused = |error| FetchAnswer {
-            seen: self.seen(read),
-            ..FetchAnswer::refused(asked.slot, error)
-        };
-        match end {
-            None => Some(refused(ErrorCode::OFFSET_OUT_OF_RANGE)),
-            Some((epoch, end_offset))
-                if epoch < asked.last_fetched_epoch || end_offset < asked.fetch_offset =>
-            {
-                Some(FetchAnswer {
-                    error: ErrorCode::NONE,
-                    high_watermark: self.high_watermark(),
-                    last_stable_offset: self.last_stable_offset(),
-                    log_start_offset: self.log.log_start_offset(),
-                    diverging: Some((epoch, end_offset)),
-                    ..refused(ErrorCode::NONE)
-                })
-            }
-            Some(_) => None,
-        }
-    }
-
     fn find_offset(
         &self,
         timestamp: i64,
@@ -699,6 +693,9 @@ impl Partition {
         } else {
             self.high_watermark()
         };
+        if from_consumer && timestamp == LATEST && self.replica.is_high_watermark_behind_term() {
+            return Err(ErrorCode::OFFSET_NOT_AVAILABLE);
+        }
         let found = match timestamp {
             LATEST => FoundOffset {
                 timestamp: -1,
@@ -731,7 +728,10 @@ impl Partition {
         };
         // A record that consumers can't read yet isn't told.
         if timestamp >= 0 && found.offset >= readable {
-            return Ok(none);
+            return match from_consumer && self.replica.is_high_watermark_behind_term() {
+                true => Err(ErrorCode::OFFSET_NOT_AVAILABLE),
+                false => Ok(none),
+            };
         }
         Ok(found)
     }

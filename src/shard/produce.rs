@@ -402,7 +402,7 @@ fn settle(shard: &Shard, batch: &Unacknowledged) -> Option<ErrorCode> {
         // What an offline log has is never acknowledged.
         let is_offline = partition.log().is_offline();
         is_offline.then_some(ErrorCode::KAFKA_STORAGE_ERROR)
-    } else if !batch.is_for_all || partition.has_enough_in_sync() {
+    } else if !batch.is_for_all || partition.replica().may_acknowledge() {
         Some(ErrorCode::NONE)
     } else {
         Some(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND)

@@ -17,8 +17,8 @@ use super::messages::{PartitionCheckpoint, Published};
 use super::opening::Opening;
 use super::partition::{Partition, Wakes};
 use super::topic_rules::log_config;
-use super::{Directory, Shard, flush};
-use crate::base::{Offset, PartitionIndex, TopicIdPartition, Uuid};
+use super::{Directory, Shard, flush, isr};
+use crate::base::{BrokerId, Offset, PartitionIndex, TopicIdPartition, Uuid};
 use crate::config::{DynamicConfig, Layers, TopicConfig};
 use crate::controller::topic_name::CONSUMER_OFFSETS;
 use crate::coordinator::runtime::GroupCoordinator;
@@ -27,8 +27,9 @@ use crate::log::checkpoint::Offsets;
 use crate::log::names::{self, DirKind};
 use crate::log::{Log, LogError, OpenParams, Within};
 use crate::metadata::{
-    ConfigResourceType, LocalReplica, MetadataImage, PartitionImage, TopicImage,
+    ClusterImage, ConfigResourceType, LocalReplica, MetadataImage, PartitionImage, TopicImage,
 };
+use crate::replica::leader::Registration;
 use crate::replica::{Assignment, Replica};
 
 /// Opens what is new of an image, letting others in, and then uses the image from now on.
@@ -67,10 +68,20 @@ pub async fn apply(shard: &Rc<Shard>, published: Arc<Published>) {
         take_in(shard, partition);
     }
     let mut wakes = Wakes::new();
+    let now = shard.rt().now();
+    let brokers = &published.image.cluster;
     for replica in replicas() {
         if let Some(partition) = shard.partition(key(&replica.topic, replica.index)) {
             let assignment = assignment(&replica.partition);
-            partition.borrow_mut().on_assignment(assignment, &mut wakes);
+            let mut partition = partition.borrow_mut();
+            partition.on_assignment(assignment, now, &mut wakes);
+            partition.on_brokers(&|id| registration(brokers, id), &mut wakes);
+        }
+    }
+    if !published.changes.brokers.is_empty() {
+        for partition in shard.partitions.borrow().values() {
+            let mut partition = partition.borrow_mut();
+            partition.on_brokers(&|id| registration(brokers, id), &mut wakes);
         }
     }
     for (topic, index) in &local.deletes {
@@ -111,7 +122,9 @@ pub async fn open_missed(shard: &Rc<Shard>) {
         };
         flush::settle(shard, std::slice::from_mut(&mut opened)).await;
         let mut wakes = Wakes::new();
-        opened.on_assignment(assignment(partition), &mut wakes);
+        let brokers = &published.image.cluster;
+        opened.on_assignment(assignment(partition), shard.rt().now(), &mut wakes);
+        opened.on_brokers(&|id| registration(brokers, id), &mut wakes);
         take_in(shard, opened);
         shard.wake_all(wakes);
         tracing::info!(topic = %topic.name, partition = %id.partition, "log opened after all");
@@ -321,7 +334,8 @@ async fn open(
         node.id,
         at(&directory.high_watermarks).max(log.log_start_offset()),
         log.log_end_offset(),
-    );
+    )
+    .with_lag_max(isr::lag_max(shard));
     Ok(Partition::new(
         id,
         name.clone(),
@@ -351,6 +365,14 @@ fn assignment(partition: &PartitionImage) -> Assignment {
         leader_epoch: partition.leader_epoch,
         partition_epoch: partition.partition_epoch,
     }
+}
+
+/// A broker as far as it concerns its replicas.
+fn registration(brokers: &ClusterImage, id: BrokerId) -> Option<Registration> {
+    brokers.broker(id).map(|broker| Registration {
+        epoch: broker.epoch,
+        is_active: broker.is_active(),
+    })
 }
 
 /// Renames the log away; its files go after `file.delete.delay.ms`.

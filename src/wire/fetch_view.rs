@@ -16,6 +16,8 @@ use super::produce_view::TopicRef;
 pub struct FetchView {
     /// From the tagged field since version 15.
     pub replica_id: i32,
+    /// The epoch of the replica's registration; -1 where it isn't told.
+    pub replica_epoch: i64,
     pub max_wait_ms: i32,
     pub min_bytes: i32,
     pub max_bytes: i32,
@@ -38,6 +40,7 @@ impl FetchView {
         let flex = version >= FetchRequest::FLEXIBLE_FROM;
         let mut view = FetchView {
             replica_id: if version <= 14 { d.i32()? } else { -1 },
+            replica_epoch: -1,
             max_wait_ms: d.i32()?,
             min_bytes: d.i32()?,
             max_bytes: d.i32()?,
@@ -73,7 +76,9 @@ impl FetchView {
                         d.nullable_str(flex)?;
                     }
                     1 if version >= 15 => {
-                        view.replica_id = ReplicaState::decode(d, version)?.replica_id;
+                        let state = ReplicaState::decode(d, version)?;
+                        view.replica_id = state.replica_id;
+                        view.replica_epoch = state.replica_epoch;
                     }
                     _ => return Ok(false),
                 }
@@ -223,6 +228,7 @@ mod tests {
                     _ => decoded.replica_id,
                 };
                 assert_eq!(view.replica_id, replica);
+                assert_eq!(view.replica_epoch, decoded.replica_state.replica_epoch);
                 assert_eq!(view.session_id, decoded.session_id);
                 assert_eq!(view.session_epoch, decoded.session_epoch);
                 assert_eq!(view.max_wait_ms, decoded.max_wait_ms);

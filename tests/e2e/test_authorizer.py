@@ -371,6 +371,7 @@ OF_NODES = {
     "EndQuorumEpoch": {"ClusterId": None, "Topics": [], "LeaderEndpoints": []},
     "FetchSnapshot": {"ReplicaId": 9, "MaxBytes": 1000, "Topics": []},
     "BrokerRegistration": {"BrokerId": 9, "ClusterId": "", "IncarnationId": UUID_ZERO, "Listeners": [], "Features": [], "Rack": None, "LogDirs": []},
+    "AlterPartition": {"BrokerId": 9, "BrokerEpoch": 1, "Topics": []},
     "BrokerHeartbeat": {"BrokerId": 9, "BrokerEpoch": 1, "OfflineLogDirs": []},
     "ControllerRegistration": {"ControllerId": 9, "IncarnationId": UUID_ZERO, "Listeners": [], "Features": []},
     "AllocateProducerIds": {"BrokerId": 9, "BrokerEpoch": 1},

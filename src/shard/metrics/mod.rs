@@ -49,6 +49,9 @@ pub struct Metrics {
     pub refused: Counter,
     /// By [`Closed::index`].
     closed: [Counter; Closed::REASONS.len()],
+    /// Replicas that left, and joined, ISRs of partitions that are led here.
+    pub isr_shrinks: Counter,
+    pub isr_expands: Counter,
     topics: RefCell<BTreeMap<Arc<str>, Weak<TopicTotals>>>,
     other_topics: Rc<TopicTotals>,
 }
@@ -86,6 +89,8 @@ impl Metrics {
             accepted: Counter::default(),
             refused: Counter::default(),
             closed: Default::default(),
+            isr_shrinks: Counter::default(),
+            isr_expands: Counter::default(),
             topics: RefCell::default(),
             other_topics: Rc::default(),
         }

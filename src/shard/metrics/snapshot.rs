@@ -45,6 +45,10 @@ metrics! {
     gauge OPERATIONS "ottla_purgatory_operations" "Requests that wait in the purgatory."
     gauge SESSIONS "ottla_fetch_sessions" "Fetch sessions whose home this core is."
     gauge PARTITIONS "ottla_partitions" "Partitions that the core owns."
+    counter ISR_SHRINKS "ottla_isr_shrinks_total"
+        "Times that this core had replicas leave the ISR of a partition."
+    counter ISR_EXPANDS "ottla_isr_expands_total"
+        "Times that this core had a replica join the ISR of a partition."
     gauge TAIL_CACHE "ottla_tail_cache_bytes" "Bytes of recent records kept in memory."
 
     gauge MESH_IN_LINE "ottla_mesh_in_line"
@@ -144,6 +148,8 @@ fn of_shard(shard: &Shard) -> Vec<Sample> {
         Sample::count(&OPERATIONS, count(shard.operations.len())),
         Sample::count(&SESSIONS, count(shard.sessions.borrow().own_count())),
         Sample::count(&PARTITIONS, count(shard.partitions.borrow().len())),
+        Sample::count(&ISR_SHRINKS, metrics.isr_shrinks.get()),
+        Sample::count(&ISR_EXPANDS, metrics.isr_expands.get()),
         Sample::count(&TAIL_CACHE, count(shard.tail_pool.bytes())),
     ];
     for (reason, closed) in Closed::REASONS.into_iter().zip(&metrics.closed) {
