@@ -253,7 +253,7 @@ impl<'a> Scenario<'a> {
             let end = self.draw_end();
             let operations = self.dice.below(400);
             self.sim.end_after(self.server, operations, end);
-            let _starting = sim_server::boot(self.sim, self.server, &self.lines());
+            let _starting = sim_server::boot(self.sim, self.server, &self.lines(), &["PLAINTEXT"]);
             self.run_until_down(Duration::from_millis(400));
             self.end(end);
             self.clients.model.borrow_mut().counts.early_ends += 1;
@@ -288,7 +288,7 @@ impl<'a> Scenario<'a> {
 
     /// Boots the node, creates the topics or checks them.
     fn start(&mut self, first: bool) {
-        let (starting, _) = sim_server::boot(self.sim, self.server, &self.lines());
+        let (starting, _) = sim_server::boot(self.sim, self.server, &self.lines(), &["PLAINTEXT"]);
         let clients = self.clients.clone();
         let losses = std::mem::take(&mut self.losses);
         let limit = Duration::from_secs(120);

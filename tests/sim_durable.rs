@@ -91,7 +91,7 @@ impl<'a> Scene<'a> {
     }
 
     fn boot(&self, lines: &str) {
-        let (starting, _) = boot(self.sim, self.server, lines);
+        let (starting, _) = boot(self.sim, self.server, lines, &["PLAINTEXT"]);
         let started = loop {
             match starting.try_recv() {
                 Ok(started) => break started,

@@ -78,7 +78,7 @@ impl World<'_> {
     }
 
     fn boot(&self) {
-        let (starting, _) = sim_server::boot(self.sim, self.server, self.lines);
+        let (starting, _) = sim_server::boot(self.sim, self.server, self.lines, &["PLAINTEXT"]);
         self.talk(async |_| {});
         self.sim.run_for(Duration::from_millis(100));
         assert!(matches!(starting.try_recv(), Ok(Ok(_))), "the node started");

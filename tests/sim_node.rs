@@ -38,7 +38,7 @@ const TOPIC: &str = "t";
 
 /// Boots the node on its disk and gives the message of its start.
 fn boot(sim: &Sim, server: NodeId) -> mpsc::Receiver<lifecycle::Started> {
-    sim_server::boot(sim, server, "").0
+    sim_server::boot(sim, server, "", &["PLAINTEXT"]).0
 }
 
 /// What clients of this scenario do besides.
@@ -391,7 +391,7 @@ fn connections_move_between_cores_and_nothing_is_lost_or_reordered() {
             let clients = sim.add_node(1);
             let rt = sim.boot(clients).remove(0);
             let at = SocketAddr::new(sim.ip(server), PORT);
-            let (_starting, node) = sim_server::boot(sim, server, "");
+            let (_starting, node) = sim_server::boot(sim, server, "", &["PLAINTEXT"]);
             check_or_create(sim, &rt, at, Some(Flush::Never), &Rc::default());
             let task_rt = rt.clone();
             sim.block_on(&rt, Duration::from_secs(600), async move {

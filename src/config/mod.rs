@@ -26,7 +26,7 @@ pub use load::{ConfigError, Loaded, load};
 pub use node::{
     AuthorizerConfig, Cores, Durability, DynamicConfig, FetchConfig, FetchPath,
     GroupCoordinatorConfig, ListenerLimitsConfig, LogManagerConfig, MetadataConfig, NetworkConfig,
-    NodeConfig, QueuedBytes, Roles, RuntimeConfig, SpinMode, TopicDefaults, TransactionConfig,
-    Voter,
+    NodeConfig, QueuedBytes, ReplicationConfig, Roles, RuntimeConfig, SpinMode, TopicDefaults,
+    TransactionConfig, Voter,
 };
 pub use topic::{CleanupPolicy, Compression, TimestampType, TopicConfig};

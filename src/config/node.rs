@@ -32,6 +32,7 @@ pub struct NodeConfig {
     pub runtime: RuntimeConfig,
     pub network: NetworkConfig,
     pub fetch: FetchConfig,
+    pub replication: ReplicationConfig,
     pub topics: TopicDefaults,
     pub log: LogManagerConfig,
     pub group: GroupCoordinatorConfig,
@@ -138,6 +139,18 @@ pub enum QueuedBytes {
     Auto,
     Unlimited,
     Max(u64),
+}
+
+/// How followers fetch from leaders.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReplicationConfig {
+    pub num_replica_fetchers: i32,
+    pub replica_fetch_backoff_ms: i32,
+    pub replica_fetch_max_bytes: i32,
+    pub replica_fetch_min_bytes: i32,
+    pub replica_fetch_response_max_bytes: i32,
+    pub replica_fetch_wait_max_ms: i32,
+    pub replica_socket_timeout_ms: i32,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -288,6 +301,7 @@ impl NodeConfig {
                     .int("max.incremental.fetch.session.cache.slots"),
                 max_request_partition_size_limit: r.int("max.request.partition.size.limit"),
             },
+            replication: replication(r),
             topics: TopicDefaults {
                 num_partitions: r.int("num.partitions"),
                 // An INT in Kafka, though a replication factor has 16 bits everywhere else.
@@ -520,6 +534,18 @@ fn network(r: &Reader<'_>) -> NetworkConfig {
             _ => QueuedBytes::Unlimited,
         },
         request_timeout_ms: r.int("request.timeout.ms"),
+    }
+}
+
+fn replication(r: &Reader<'_>) -> ReplicationConfig {
+    ReplicationConfig {
+        num_replica_fetchers: r.int("num.replica.fetchers"),
+        replica_fetch_backoff_ms: r.int("replica.fetch.backoff.ms"),
+        replica_fetch_max_bytes: r.int("replica.fetch.max.bytes"),
+        replica_fetch_min_bytes: r.int("replica.fetch.min.bytes"),
+        replica_fetch_response_max_bytes: r.int("replica.fetch.response.max.bytes"),
+        replica_fetch_wait_max_ms: r.int("replica.fetch.wait.max.ms"),
+        replica_socket_timeout_ms: r.int("replica.socket.timeout.ms"),
     }
 }
 

@@ -55,6 +55,9 @@ pub struct Directories {
     /// There is something to tell the controller.
     due: Notify,
     ended: Notify,
+    /// Who waits for the checkpoint files to be written.
+    checkpoints: RefCell<Vec<Slot>>,
+    checkpoints_due: Notify,
 }
 
 struct State {
@@ -105,7 +108,25 @@ impl Directories {
             port,
             due: Notify::new(),
             ended: Notify::new(),
+            checkpoints: RefCell::default(),
+            checkpoints_due: Notify::new(),
         }
+    }
+
+    /// A core waits for the checkpoint files to be written, as they would be now.
+    pub fn want_checkpoints(&self, slot: Slot) {
+        self.checkpoints.borrow_mut().push(slot);
+        self.checkpoints_due.notify_one();
+    }
+
+    /// Resolves when somebody does.
+    pub async fn checkpoints_wanted(&self) {
+        self.checkpoints_due.notified().await;
+    }
+
+    /// Those who are to be answered once the files have been written.
+    pub fn take_checkpoints_wanted(&self) -> Vec<Slot> {
+        self.checkpoints.take()
     }
 
     pub fn offline(&self) -> BTreeSet<Uuid> {

@@ -200,6 +200,10 @@ async fn serve(
                 slot.reply(ShardReply::Done);
                 continue;
             }
+            ShardRequest::WriteCheckpoints => {
+                directories.want_checkpoints(slot);
+                continue;
+            }
             ShardRequest::ReplicaMoving(moving) => {
                 let (id, to) = *moving;
                 directories.on_moving(id, to, slot);
@@ -433,12 +437,15 @@ async fn checkpoint_until_stopped(
     let (mut last_short, mut last_long) = (rt.now(), rt.now());
     let mut last_points = Vec::new();
     loop {
-        if let Either::First(()) = local::either(rt.stopping(), rt.sleep(look)).await {
+        let pause = local::either(directories.checkpoints_wanted(), rt.sleep(look));
+        if let Either::First(()) = local::either(rt.stopping(), pause).await {
             return;
         }
+        let wanted = directories.take_checkpoints_wanted();
         let checkpoints = collect(node, port).await;
         let points: Vec<Offset> = checkpoints.iter().map(|c| c.recovery_point).collect();
-        let all = points != last_points || rt.now() - last_long >= long;
+        let is_long_over = rt.now() - last_long >= long;
+        let all = !wanted.is_empty() || points != last_points || is_long_over;
         if !all && rt.now() - last_short < short {
             continue;
         }
@@ -452,6 +459,9 @@ async fn checkpoint_until_stopped(
             storage.write_checkpoints(&*rt.disk(), &checkpoints, all, &offline)
         {
             directories.fail(directory, &error.to_string());
+        }
+        for slot in wanted {
+            slot.reply(ShardReply::Done);
         }
     }
 }

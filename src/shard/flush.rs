@@ -286,6 +286,7 @@ fn land(shard: &Shard, partition: &RefCell<Partition>, lane: usize, synced: Resu
         }
     }
     shard.wake_all(wakes);
+    super::fetcher::on_durable(shard, partition);
 }
 
 /// A failed sync can't be repeated: what it covered may be lost, though the page cache shows

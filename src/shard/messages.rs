@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 use super::connection::Arrival;
 use super::connections::Class;
 use super::directories::Move;
+use super::fetcher::parts::{FetchedPart, FollowPart, Followed};
 use super::limits::Ticket;
 use super::operation::OperationId;
 use super::session_table::SessionMessage;
@@ -45,6 +46,10 @@ pub enum ShardRequest {
     Watch(WatchPart),
     /// The operation ended: nobody is to be woken any more.
     Unwatch(OperationId, Vec<TopicIdPartition>),
+    /// What partitions want of a leader whose fetcher runs on the receiving core.
+    Follow(Box<FollowPart>),
+    /// What a leader has answered for partitions of the receiving core.
+    Fetched(Box<FetchedPart>),
     Wake(OperationId),
     /// Short calls on partitions, by their slot in the caller's request.
     Partitions(Vec<(u32, TopicIdPartition, PartitionCall)>),
@@ -82,6 +87,9 @@ pub enum ShardRequest {
     Snapshot,
     /// Flush and close every log; the core serves no partition afterwards.
     CloseLogs,
+    /// For the controller's core: answered when the offsets of all local partitions, as they
+    /// are now, stand in the checkpoint files.
+    WriteCheckpoints,
     /// For the controller's core: a log directory can't be written any more, and why.
     DirectoryFailed(Box<(Uuid, String)>),
     /// For the controller's core: in which log directory a replica will be. Answered when the
@@ -105,6 +113,8 @@ pub enum ShardReply {
     /// The part that was asked, with its answers.
     Fetch(Box<FetchPart>),
     Done,
+    /// What they want of it next.
+    Fetched(Vec<Followed>),
     Partitions(Vec<(u32, PartitionReply)>),
     Controller(Box<ControllerResponse>),
     /// None where there is no quorum, or no leader that answers.

@@ -16,6 +16,7 @@ pub mod coordinators;
 pub mod directories;
 pub mod fetch;
 pub mod fetch_session;
+pub mod fetcher;
 pub mod flush;
 pub mod isr;
 pub mod limits;
@@ -148,6 +149,7 @@ pub struct Shard {
     connections: Connections,
     parked: parked::Parked,
     directories: Directories,
+    fetchers: fetcher::Fetchers,
     /// Flushes that go beside another one of their log.
     overlapping: Cell<usize>,
     /// Memory of the tail caches of this core's logs.
@@ -183,6 +185,7 @@ impl Shard {
             connections: Connections::default(),
             parked: parked::Parked::default(),
             directories: Directories::default(),
+            fetchers: fetcher::Fetchers::default(),
             overlapping: Cell::default(),
             tail_pool: TailPool::new(TAIL_CACHE_BYTES),
             metrics: Metrics::new(apis),
@@ -263,6 +266,10 @@ impl Shard {
 
     pub fn directories(&self) -> &Directories {
         &self.directories
+    }
+
+    pub fn fetchers(&self) -> &fetcher::Fetchers {
+        &self.fetchers
     }
 
     pub fn metrics(&self) -> &Metrics {
@@ -535,6 +542,17 @@ fn on_request(shard: &Rc<Shard>, request: ShardRequest, slot: ReplySlot<ShardRep
             shard.unwatch(operation, &partitions);
             slot.reply(ShardReply::Done);
         }
+        ShardRequest::Follow(part) => {
+            fetcher::follow(shard, &part);
+            slot.reply(ShardReply::Done);
+        }
+        ShardRequest::Fetched(part) => {
+            let shard = shard.clone();
+            shard.rt.clone().spawn(Queue::Replication, async move {
+                let next = fetcher::take(&shard, *part).await;
+                slot.reply(ShardReply::Fetched(next));
+            });
+        }
         ShardRequest::Wake(operation) => {
             shard.operations.wake(operation);
             slot.reply(ShardReply::Done);
@@ -623,6 +641,7 @@ fn on_request(shard: &Rc<Shard>, request: ShardRequest, slot: ReplySlot<ShardRep
         // Sent to the controller's core only; a slot dropped unanswered says so.
         ShardRequest::Controller(_)
         | ShardRequest::Quorum(_)
+        | ShardRequest::WriteCheckpoints
         | ShardRequest::DirectoryFailed(..)
         | ShardRequest::ReplicaMoving(_)
         | ShardRequest::ReplicaMoved(_)

@@ -10,6 +10,7 @@
 //! `replica` counts it; a refused batch leaves the log as it was.
 
 mod disk;
+mod follower;
 mod leader;
 
 use std::collections::VecDeque;

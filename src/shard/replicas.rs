@@ -13,11 +13,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::coordinators::{Led, OffsetsLog};
+use super::fetcher::FollowerChanges;
 use super::messages::{PartitionCheckpoint, Published};
 use super::opening::Opening;
 use super::partition::{Partition, Wakes};
 use super::topic_rules::log_config;
-use super::{Directory, Shard, flush, isr};
+use super::{Directory, Shard, fetcher, flush, isr};
 use crate::base::{BrokerId, Offset, PartitionIndex, TopicIdPartition, Uuid};
 use crate::config::{DynamicConfig, Layers, TopicConfig};
 use crate::controller::topic_name::CONSUMER_OFFSETS;
@@ -69,12 +70,15 @@ pub async fn apply(shard: &Rc<Shard>, published: Arc<Published>) {
     }
     let mut wakes = Wakes::new();
     let now = shard.rt().now();
+    let mut following = FollowerChanges::default();
     let brokers = &published.image.cluster;
     for replica in replicas() {
-        if let Some(partition) = shard.partition(key(&replica.topic, replica.index)) {
+        let id = key(&replica.topic, replica.index);
+        if let Some(partition) = shard.partition(id) {
             let assignment = assignment(&replica.partition);
             let mut partition = partition.borrow_mut();
-            partition.on_assignment(assignment, now, &mut wakes);
+            let transition = partition.on_assignment(assignment, now, &mut wakes);
+            following.note(id, transition);
             partition.on_brokers(&|id| registration(brokers, id), &mut wakes);
         }
     }
@@ -86,6 +90,7 @@ pub async fn apply(shard: &Rc<Shard>, published: Arc<Published>) {
     }
     for (topic, index) in &local.deletes {
         delete(shard, topic, *index, &mut wakes);
+        following.stopped.push(key(topic, *index));
     }
     reconfigure(shard, &published, &mut wakes);
     *shard.published.borrow_mut() = published.clone();
@@ -93,6 +98,7 @@ pub async fn apply(shard: &Rc<Shard>, published: Arc<Published>) {
     resign_coordinators(shard, &published.image);
     forget_offsets(shard, &published);
     shard.wake_all(wakes);
+    fetcher::on_changes(shard, following);
 }
 
 /// Opens what couldn't be opened for want of space, where there is some now.
@@ -123,12 +129,15 @@ pub async fn open_missed(shard: &Rc<Shard>) {
         flush::settle(shard, std::slice::from_mut(&mut opened)).await;
         let mut wakes = Wakes::new();
         let brokers = &published.image.cluster;
-        opened.on_assignment(assignment(partition), shard.rt().now(), &mut wakes);
+        let mut following = FollowerChanges::default();
+        let transition = opened.on_assignment(assignment(partition), shard.rt().now(), &mut wakes);
+        following.note(id, transition);
         opened.on_brokers(&|id| registration(brokers, id), &mut wakes);
         take_in(shard, opened);
         shard.wake_all(wakes);
         tracing::info!(topic = %topic.name, partition = %id.partition, "log opened after all");
         elect_coordinators(shard, &published.image);
+        fetcher::on_changes(shard, following);
     }
 }
 

@@ -20,12 +20,13 @@ pub const DATA_CORES: usize = 2;
 pub const PORT: u16 = 9092;
 
 /// Boots a node of `DATA_CORES` and the controller's core on its disk, configured by these
-/// lines besides the necessary ones. Gives the message of its start, and what its cores
+/// lines besides the necessary ones, with these of its two listeners. Gives the message of its start, and what its cores
 /// share.
 pub fn boot(
     sim: &Sim,
     server: NodeId,
     lines: &str,
+    listeners: &[&str],
 ) -> (mpsc::Receiver<lifecycle::Started>, Arc<Node>) {
     let ip = sim.ip(server);
     let properties = format!(
@@ -47,14 +48,19 @@ pub fn boot(
         &mut controller.rng(),
     )
     .expect("the simulated disk works");
-    let listeners = vec![BoundListener {
-        name: "PLAINTEXT".into(),
-        address: SocketAddr::new(ip, PORT),
-        advertised_host: ip.to_string(),
-        advertised_port: PORT,
-        protocol: 0,
-        is_controller: false,
-    }];
+    let listener = |name: &&str| {
+        let is_controller = *name == "CONTROLLER";
+        let port = if is_controller { PORT + 1 } else { PORT };
+        BoundListener {
+            name: (*name).into(),
+            address: SocketAddr::new(ip, port),
+            advertised_host: ip.to_string(),
+            advertised_port: port,
+            protocol: 0,
+            is_controller,
+        }
+    };
+    let listeners = listeners.iter().map(listener).collect();
     let shared = node::shared(config, &storage, DATA_CORES);
     let (started, starting) = mpsc::channel();
     let life = Life {
